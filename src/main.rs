@@ -1,0 +1,2 @@
+//! kvtier
+fn main() {}
