@@ -1,0 +1,219 @@
+//! The run record: everything known of one point, in the shape in which it is stored, compared and reported.
+//! One `Point` is one row of points.parquet; the columns are named after the fields.
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of run a point is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PointKind {
+    /// Hot buffers over a host tier: the subject.
+    Offload,
+    /// Baseline: the whole KV cache in HBM, sparse attention, no transfers.
+    Resident,
+    /// Baseline: the whole KV cache in HBM and dense attention.
+    Dense,
+}
+
+/// Whether a point could be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "status", content = "reason")]
+pub enum Status {
+    /// It ran.
+    Ok,
+    /// It does not fit the machine; the reason names the pool and the remedy.
+    Infeasible(String),
+}
+
+/// The configuration of a point as far as reports group, filter and label by it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PointConfig {
+    /// Trace file name, without its folder.
+    pub trace: String,
+    /// xxh3-64 of the trace file's bytes, in hex.
+    pub trace_hash: String,
+    /// Model preset whose geometry is used.
+    pub model: String,
+    /// How the trace's layers and head groups were mapped to the model's; empty where they are the same.
+    pub mapping: String,
+    /// Machine preset.
+    pub machine: String,
+    /// Blocks per selection.
+    pub k: u32,
+    /// Near misses kept per selection.
+    pub near: u32,
+    /// Recorded entries folded into one block.
+    pub fold: u32,
+    /// `reserved` (DESIGN semantics) or `ordinary` (the newest block is a block like any other).
+    pub newest: String,
+    /// Eviction policy of the hot buffers.
+    pub policy: String,
+    /// Slots per hot buffer.
+    pub slots: u32,
+    /// Start of a request: `cold` or `recent`.
+    pub start: String,
+    /// Frames of the shared warm pages.
+    pub warm_frames: u64,
+    /// Prefetch policy.
+    pub prefetch: String,
+    /// Blocks a stream may prefetch in one step.
+    pub prefetch_budget: u32,
+    /// Overlap mode: `serial`, `hit-first` or `layer-ahead`.
+    pub overlap: String,
+    /// Transfer mechanism for swap-in.
+    pub transfer: String,
+    /// Requests decoding at once.
+    pub concurrency: u32,
+    /// Engine steps replayed.
+    pub steps: u32,
+    /// First engine step of the measured window.
+    pub measure_from: u32,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+/// Decision-plane counts over a window of engine steps; every count is of blocks unless it says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Blocks selected, the newest included.
+    pub accesses: u64,
+    /// Selected blocks that were the newest, in their reserved slot (hits).
+    pub newest: u64,
+    /// Selected blocks found in the hot buffer, prefetched ones included.
+    pub hits: u64,
+    /// Of the hits, first demands of prefetched blocks.
+    pub prefetched: u64,
+    /// Found among the warm pages: no transfer and no miss.
+    pub warm_hits: u64,
+    /// Demand misses: cold + capacity + policy.
+    pub misses: u64,
+    /// Misses on blocks never yet in HBM.
+    pub cold: u64,
+    /// Non-cold misses that Belady would also take with the same slots.
+    pub capacity: u64,
+    /// The rest. Negative where prefetch or warm pages beat demand-only Belady.
+    pub policy: i64,
+    /// Misses on blocks that a prefetch had evicted (also counted above).
+    pub pollution: u64,
+    /// Blocks prefetched.
+    pub prefetches: u64,
+    /// Prefetched blocks that left, or stood at the end, unused.
+    pub wasted: u64,
+    /// Newly filled blocks written to their home.
+    pub written_back: u64,
+    /// Blocks loaded at admission.
+    pub admitted: u64,
+    /// Blocks evicted from hot buffers.
+    pub evictions: u64,
+    /// Bytes written to page tables, slot tags and policy state.
+    pub metadata_bytes: u64,
+}
+
+impl Tally {
+    /// Misses per access, zero where there was no access.
+    #[allow(clippy::cast_precision_loss)] // a report's seven digits
+    pub fn miss_ratio(&self) -> f64 {
+        if self.accesses == 0 { 0.0 } else { self.misses as f64 / self.accesses as f64 }
+    }
+}
+
+/// Where HBM and the host pool go, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footprint {
+    /// Model weights.
+    pub weights: u64,
+    /// Selection keys (indexer keys, or page minima and maxima), which stay in HBM.
+    pub index: u64,
+    /// Hot buffers and reserved slots, or the whole cache in a baseline.
+    pub hot: u64,
+    /// Warm pages.
+    pub warm: u64,
+    /// Page tables, slot tags and policy state.
+    pub metadata: u64,
+    /// HBM in use: the sum of the above.
+    pub hbm_total: u64,
+    /// HBM of the machine.
+    pub hbm_capacity: u64,
+    /// Home copies in host memory.
+    pub host: u64,
+    /// Host pool capacity.
+    pub host_capacity: u64,
+}
+
+/// Simulated time over the measured window; the first four add up to `total`, to the nanosecond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeTally {
+    /// Kernels computing, ns.
+    pub compute_ns: u64,
+    /// Attention waiting for misses, ns.
+    pub stall_ns: u64,
+    /// Launches and graph nodes, ns.
+    pub launch_ns: u64,
+    /// Anything else waited for, ns.
+    pub wait_ns: u64,
+    /// The window, ns.
+    pub total_ns: u64,
+    /// Median step, ns.
+    pub step_p50_ns: u64,
+    /// 90th percentile step, ns.
+    pub step_p90_ns: u64,
+    /// 99th percentile step, ns.
+    pub step_p99_ns: u64,
+    /// Tokens decoded in the window.
+    pub tokens: u64,
+    /// Host-to-device bytes moved in the window.
+    pub h2d_bytes: u64,
+    /// Device-to-host bytes moved in the window.
+    pub d2h_bytes: u64,
+    /// Time the host-to-device link carried at least one flow, ns.
+    pub h2d_busy_ns: u64,
+    /// First demands of prefetched blocks that had arrived in time, blocks.
+    pub covered: u64,
+    /// First demands of prefetched blocks that were still in flight, blocks.
+    pub late: u64,
+}
+
+impl TimeTally {
+    /// Decoded tokens per simulated second.
+    #[allow(clippy::cast_precision_loss)] // a report's seven digits
+    pub fn tokens_per_s(&self) -> f64 {
+        if self.total_ns == 0 { 0.0 } else { self.tokens as f64 * 1e9 / self.total_ns as f64 }
+    }
+}
+
+/// Accesses and misses of one layer over the measured window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerTally {
+    /// Blocks selected, the newest included.
+    pub accesses: u64,
+    /// Demand misses.
+    pub misses: u64,
+}
+
+/// One point of a sweep, or one replay: configuration, decisions, memory and time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Hex of the hash of the full configuration and the trace; the point's address.
+    pub id: String,
+    /// Offload, or one of the baselines.
+    pub kind: PointKind,
+    /// Whether it ran.
+    #[serde(flatten)]
+    pub status: Status,
+    /// The configuration.
+    pub config: PointConfig,
+    /// Counts over the measured window.
+    pub steady: Tally,
+    /// Counts over the whole run.
+    pub whole: Tally,
+    /// Memory.
+    pub footprint: Footprint,
+    /// Time over the measured window.
+    pub time: TimeTally,
+    /// Bytes moved / bytes selected over the measured window, in thousandths (folding and prefetch included).
+    pub amplification_milli: u64,
+    /// Decision log hash, hex; empty for baselines.
+    pub decision_hash: String,
+    /// Per layer of the model, in order.
+    pub layers: Vec<LayerTally>,
+}
