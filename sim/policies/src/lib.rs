@@ -1,1 +1,29 @@
-//! (crate root)
+//! The decision plane: which blocks hit, which miss, which victims leave, what is prefetched.
+//! It knows no clock, file, link or GPU, so that a simulator and a device can be held to identical plans.
+//!
+//! Start at [`DecisionPlane::step`]; one stream's step is `Residency::step`, and a policy is one file in `eviction/`.
+
+mod counts;
+mod error;
+pub mod eviction;
+mod hash;
+mod home;
+mod plan;
+mod plane;
+pub mod prefetch;
+mod residency;
+mod schedule;
+mod selection;
+mod slot_list;
+mod warm;
+
+pub use counts::Counts;
+pub use error::{PolicyError, nearest};
+pub use home::{HomeFull, HomeTier, Lodger};
+pub use plan::{Fill, LayerPlan, Source, StepPlan, StreamPlan};
+pub use plane::{Admission, DecisionPlane, PlaneConfig, Prefix, SelectionSource, Start};
+pub use residency::{HotBuffer, Prefetch, Residency};
+pub use schedule::{Join, Run, Schedule, ScheduleError, StepSchedule};
+pub use selection::{Foresight, Selection};
+pub use slot_list::SlotList;
+pub use warm::{WarmLookup, WarmPool};

@@ -1,0 +1,54 @@
+//! FIFO: evicts what was filled first. A pinned block keeps its place in the queue.
+//!
+//! Total order: time of the last fill, oldest first; fills of one step in fill order.
+
+use super::{BufferShape, EvictionPolicy, Insertion, NoParams, StateClass, StepView};
+use crate::{PolicyError, SlotList};
+use kvtier_units::Slot;
+
+/// First in, first out.
+pub struct Fifo {
+    order: SlotList,
+}
+
+impl EvictionPolicy for Fifo {
+    const NAME: &'static str = "fifo";
+    const SUMMARY: &'static str = "evicts what was filled first";
+    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0 };
+    type Params = NoParams;
+
+    fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
+        Ok(Fifo { order: SlotList::new(shape.slots) })
+    }
+
+    fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
+        out.extend(self.order.from_back().filter(|&slot| !view.pins.holds(slot)).take(need));
+    }
+
+    fn touch(&mut self, view: &StepView<'_>) {
+        for slot in view.loaded() {
+            self.order.move_to_front(slot);
+        }
+    }
+
+    fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
+        self.order.move_to_front(slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::residency::testing::Bench;
+
+    #[test]
+    fn a_hit_does_not_save_and_a_pin_keeps_its_place() {
+        let mut bench = Bench::new("fifo", 3, 8);
+        bench.step(&[0]);
+        bench.step(&[1]);
+        bench.step(&[2]);
+        bench.step(&[0]);
+        assert_eq!(bench.step(&[3]).victims(), [0], "0 is oldest though just hit");
+        assert_eq!(bench.step(&[1, 4]).victims(), [2], "1 is oldest but pinned");
+        assert_eq!(bench.step(&[5]).victims(), [1], "and is still oldest afterwards");
+    }
+}

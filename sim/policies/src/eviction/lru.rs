@@ -1,0 +1,55 @@
+//! LRU: evicts the least recently selected block.
+//!
+//! Within a step the selection is touched from the worst rank to the best, so rank 0 ends most recent.
+//! Total order: recency, which is unique. Prefetched and newly filled blocks enter as most recent.
+
+use super::{BufferShape, EvictionPolicy, Insertion, NoParams, StateClass, StepView};
+use crate::{PolicyError, SlotList};
+use kvtier_units::Slot;
+
+/// Least recently used.
+pub struct Lru {
+    order: SlotList,
+}
+
+impl EvictionPolicy for Lru {
+    const NAME: &'static str = "lru";
+    const SUMMARY: &'static str = "evicts the least recently selected; better ranks count as later";
+    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0 };
+    type Params = NoParams;
+
+    fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
+        Ok(Lru { order: SlotList::new(shape.slots) })
+    }
+
+    fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
+        out.extend(self.order.from_back().filter(|&slot| !view.pins.holds(slot)).take(need));
+    }
+
+    #[inline]
+    fn touch(&mut self, view: &StepView<'_>) {
+        for &slot in view.slots.iter().rev() {
+            self.order.move_to_front(slot);
+        }
+    }
+
+    fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
+        self.order.move_to_front(slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::residency::testing::Bench;
+
+    #[test]
+    fn ranks_order_recency_within_a_step() {
+        let mut bench = Bench::new("lru", 4, 9);
+        bench.step(&[0, 1]);
+        bench.step(&[2, 3]);
+        assert_eq!(bench.step(&[4]).victims(), [1], "1 had the worse rank of the older step");
+        assert_eq!(bench.step(&[0, 5]).victims(), [3], "0 is pinned, then 3 had the worse rank");
+        assert_eq!(bench.step(&[6, 7]).victims(), [2, 4], "victims come oldest first");
+        assert_eq!(bench.step(&[8]).victims(), [5]);
+    }
+}

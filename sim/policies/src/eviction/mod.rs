@@ -1,0 +1,214 @@
+//! Eviction: the trait, what a policy sees of a step, and the one table that registers every policy.
+//! Adding a policy is one file here and one line in [`EVICTION`].
+
+mod belady;
+mod clock;
+mod fifo;
+mod lfu;
+mod lru;
+mod lru_step;
+mod random;
+
+use crate::residency::{HotBuffer, Residency};
+use crate::{PolicyError, Selection};
+use kvtier_units::{BlockId, Seed, Slot};
+use serde::de::DeserializeOwned;
+
+pub use belady::Belady;
+pub use clock::Clock;
+pub use fifo::Fifo;
+pub use lfu::Lfu;
+pub use lru::Lru;
+pub use lru_step::LruStep;
+pub use random::Random;
+
+/// Every eviction policy, in the order in which they are listed to users.
+pub const EVICTION: &[Entry] = &[
+    entry::<Fifo>(),
+    entry::<Clock>(),
+    entry::<Lru>(),
+    entry::<LruStep>(),
+    entry::<Lfu>(),
+    entry::<Random>(),
+    entry::<Belady>(),
+];
+
+/// What one buffer looks like to its policy.
+#[derive(Clone, Copy, Debug)]
+pub struct BufferShape {
+    /// Slots of the hot buffer.
+    pub slots: u32,
+    /// Blocks that the stream's context can ever hold.
+    pub blocks: u32,
+    /// Blocks per selection, at most.
+    pub k: u32,
+    /// Seed of this stream's random decisions.
+    pub seed: Seed,
+}
+
+/// Bytes of state that a policy keeps, charged to HBM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateClass {
+    /// Bytes per slot.
+    pub per_slot: u32,
+    /// Bytes per block of the context: gigabytes at long contexts, so zero for most.
+    pub per_block: u32,
+}
+
+/// Why a block enters a slot outside the demand path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insertion {
+    /// It is there when the request starts.
+    Start,
+    /// A prefetch brings it.
+    Prefetch,
+    /// It has just been filled with its last entry.
+    Growth,
+}
+
+/// Which slots may not be evicted now: pinned by this step, or free (there is nothing to evict).
+#[derive(Clone, Copy, Debug)]
+pub struct Pins<'a> {
+    pub(crate) stamps: &'a [u32],
+    pub(crate) epoch: u32,
+}
+
+impl Pins<'_> {
+    /// Whether the slot may not be evicted.
+    #[inline(always)]
+    pub fn holds(&self, slot: Slot) -> bool {
+        self.stamps[slot.index()] >= self.epoch
+    }
+
+    /// Slots of the buffer.
+    pub fn slots(&self) -> u32 {
+        u32::try_from(self.stamps.len()).expect("a hot buffer has fewer than 2^32 slots")
+    }
+
+    /// The slots that may be evicted, ascending.
+    pub fn evictable(&self) -> impl Iterator<Item = Slot> + '_ {
+        (0..self.slots()).map(Slot).filter(|&slot| !self.holds(slot))
+    }
+}
+
+/// What a policy sees of a step. Before the fill the slots of misses are `Slot::NONE`; in `touch` all are known.
+#[derive(Clone, Copy, Debug)]
+pub struct StepView<'a> {
+    /// What is selected.
+    pub selection: &'a Selection<'a>,
+    /// Slot of each selected block, in rank order.
+    pub slots: &'a [Slot],
+    /// Ranks of the blocks that were not in the buffer, ascending; they fill slots in this order.
+    pub misses: &'a [u32],
+    /// Slots that may not be evicted.
+    pub pins: Pins<'a>,
+    /// The stream's page table: the slot of every block, `Slot::NONE` where it is not resident.
+    pub slot_of: &'a [Slot],
+    /// The block in every slot, `BlockId::NONE` where it is free.
+    pub block_of: &'a [BlockId],
+}
+
+impl StepView<'_> {
+    /// Slots loaded by this step, in fill order; only meaningful after the fill.
+    #[inline]
+    pub fn loaded(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.misses.iter().map(|&rank| self.slots[rank as usize])
+    }
+}
+
+/// An eviction policy over the slots of one hot buffer. State is per slot and restarts when a slot is filled.
+///
+/// A step calls `victims` (before any credit), then `touch` once all of the selection is resident, then for
+/// each further block `victims` if no slot is free, and `insert`.
+pub trait EvictionPolicy: Sized + Send + 'static {
+    /// Name in configurations.
+    const NAME: &'static str;
+    /// One line for `kvtier policies`.
+    const SUMMARY: &'static str;
+    /// Whether it needs to know the future.
+    const NEEDS_FUTURE: bool = false;
+    /// Bytes of state it keeps.
+    const STATE: StateClass;
+    /// Its parameters, all with defaults.
+    type Params: DeserializeOwned;
+
+    /// A policy for an empty buffer.
+    ///
+    /// # Errors
+    /// If a parameter is out of range.
+    fn new(params: Self::Params, shape: BufferShape) -> Result<Self, PolicyError>;
+
+    /// Appends exactly `need` distinct evictable slots, in victim order. At least that many are evictable.
+    fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>);
+
+    /// Credits this step's selection; every slot of it is filled.
+    fn touch(&mut self, view: &StepView<'_>);
+
+    /// Takes note of one more fill, outside the demand path. `next_use` is Belady's, `u32::MAX` otherwise.
+    fn insert(&mut self, view: &StepView<'_>, slot: Slot, why: Insertion, next_use: u32);
+}
+
+/// Parameters of a policy that has none.
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParams {}
+
+/// One registered policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Name in configurations.
+    pub name: &'static str,
+    /// One line for `kvtier policies`.
+    pub summary: &'static str,
+    /// Whether it needs to know the future.
+    pub needs_future: bool,
+    /// Bytes of state it keeps.
+    pub state: StateClass,
+    build: fn(&toml::Table, BufferShape) -> Result<Box<dyn HotBuffer>, PolicyError>,
+}
+
+impl Entry {
+    /// A hot buffer run by this policy.
+    ///
+    /// # Errors
+    /// If `params` has an unknown or ill-typed field.
+    pub fn build(&self, params: &toml::Table, shape: BufferShape) -> Result<Box<dyn HotBuffer>, PolicyError> {
+        if shape.slots < shape.k {
+            return Err(PolicyError::BufferTooSmall { slots: shape.slots, k: shape.k });
+        }
+        (self.build)(params, shape)
+    }
+}
+
+/// The table line of a policy. A policy outside this crate is registered by extending a table of its own.
+pub const fn entry<E: EvictionPolicy>() -> Entry {
+    Entry {
+        name: E::NAME,
+        summary: E::SUMMARY,
+        needs_future: E::NEEDS_FUTURE,
+        state: E::STATE,
+        build: build::<E>,
+    }
+}
+
+fn build<E: EvictionPolicy>(
+    params: &toml::Table,
+    shape: BufferShape,
+) -> Result<Box<dyn HotBuffer>, PolicyError> {
+    let params = params.clone().try_into::<E::Params>().map_err(|error| PolicyError::Params {
+        field: "hot.params",
+        message: format!("policy `{}`: {}", E::NAME, error.message()),
+    })?;
+    Ok(Box::new(Residency::new(E::new(params, shape)?, shape)))
+}
+
+/// The policy of that name in `table`.
+///
+/// # Errors
+/// If there is none; the error lists all and suggests the nearest.
+pub fn find<'a>(table: &'a [Entry], name: &str) -> Result<&'a Entry, PolicyError> {
+    table.iter().find(|entry| entry.name == name).ok_or_else(|| {
+        let known: Vec<&str> = table.iter().map(|entry| entry.name).collect();
+        PolicyError::unknown("hot.policy", "eviction policy", name, &known)
+    })
+}

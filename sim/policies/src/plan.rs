@@ -1,0 +1,86 @@
+//! Plans: the whole output of the decision plane for one step. Buffers are reused from step to step.
+
+use crate::Counts;
+use kvtier_units::{BlockId, Slot};
+
+/// Where a block that enters a hot buffer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Source {
+    /// Its home tier: a transfer.
+    Home = 0,
+    /// The warm pages: frames are exchanged and no bytes move.
+    Warm = 1,
+    /// The reserved slot: the block was just filled, and its frame stays.
+    Grown = 2,
+}
+
+/// One block entering one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// The block that enters.
+    pub block: BlockId,
+    /// The slot it takes.
+    pub slot: Slot,
+    /// The block that leaves, `BlockId::NONE` where the slot was free.
+    pub victim: BlockId,
+    /// Where the block comes from.
+    pub source: Source,
+}
+
+/// The plan of one stream for one step.
+#[derive(Clone, Debug, Default)]
+pub struct StreamPlan {
+    /// Slot of each selected block in rank order, after the fill.
+    pub slots: Vec<Slot>,
+    /// Misses and warm hits, in rank order.
+    pub loads: Vec<Fill>,
+    /// Prefetches, in the prefetcher's order.
+    pub prefetches: Vec<Fill>,
+    /// The newly filled block, where it found a slot.
+    pub growth: Option<Fill>,
+    /// Whether the newest block was selected.
+    pub newest: bool,
+    /// For each first demand of a prefetched block, the plane's step that issued the prefetch.
+    pub prefetch_uses: Vec<u32>,
+    /// What happened, counted.
+    pub counts: Counts,
+}
+
+impl StreamPlan {
+    /// Empties the plan for the next step, keeping its memory.
+    pub(crate) fn clear(&mut self) {
+        self.slots.clear();
+        self.loads.clear();
+        self.prefetches.clear();
+        self.growth = None;
+        self.newest = false;
+        self.prefetch_uses.clear();
+        self.counts = Counts::default();
+    }
+
+    /// Every fill of the step in victim order: loads, prefetches, growth.
+    pub fn fills(&self) -> impl Iterator<Item = &Fill> {
+        self.loads.iter().chain(&self.prefetches).chain(&self.growth)
+    }
+}
+
+/// The plans of one layer: `streams[participant * head_groups + head_group]`.
+#[derive(Clone, Debug, Default)]
+pub struct LayerPlan {
+    /// One plan per participating stream.
+    pub streams: Vec<StreamPlan>,
+    /// Warm pages evicted after the layer's insertions.
+    pub warm_evictions: u64,
+}
+
+/// The plan of one engine step.
+#[derive(Clone, Debug, Default)]
+pub struct StepPlan {
+    /// Number of the engine step, from zero.
+    pub step: u32,
+    /// Requests that take part.
+    pub participants: usize,
+    /// One plan per layer, in order.
+    pub layers: Vec<LayerPlan>,
+}

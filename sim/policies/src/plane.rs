@@ -1,0 +1,379 @@
+//! The decision plane of one device: every stream of every seated request, the warm pages they share, and their home.
+//! One engine step goes in as selections and comes out as a plan.
+
+use crate::eviction::{self, BufferShape};
+use crate::hash::{self, Recorder};
+use crate::prefetch::{self, Prefetcher};
+use crate::residency::{HotBuffer, Prefetch};
+use crate::warm::{WarmLookup, WarmPool, WarmTables};
+use crate::{Counts, HomeFull, HomeTier, Lodger, PolicyError, Selection, StepPlan, StreamPlan};
+use kvtier_units::{BlockId, Seed};
+
+/// What a request's hot buffers hold when it starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing: the prompt was prefilled elsewhere and admitted directly to its home.
+    #[default]
+    Cold,
+    /// The last blocks of the prompt, which was prefilled on this device.
+    Recent,
+}
+
+/// Configuration of a decision plane.
+#[derive(Clone, Debug)]
+pub struct PlaneConfig {
+    /// Eviction policy of the hot buffers.
+    pub eviction: eviction::Entry,
+    /// Parameters of that policy.
+    pub params: toml::Table,
+    /// Slots per hot buffer, one figure per layer.
+    pub slots: Vec<u32>,
+    /// KV-head groups per layer.
+    pub head_groups: u32,
+    /// Blocks per selection, at most.
+    pub k: u32,
+    /// Prefetch policy.
+    pub prefetch: prefetch::Entry,
+    /// Blocks that one stream may prefetch in one step.
+    pub prefetch_budget: u32,
+    /// Frames of the warm pages; zero for none.
+    pub warm_frames: usize,
+    /// Bytes of the home pool.
+    pub home_capacity: u64,
+    /// Bytes of one block of one stream.
+    pub block_bytes: u64,
+    /// What buffers hold when a request starts.
+    pub start: Start,
+    /// Seed of everything random.
+    pub seed: Seed,
+}
+
+/// A shared prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The group that shares it.
+    pub group: u32,
+    /// Blocks of it, the first of the context.
+    pub blocks: u32,
+}
+
+/// A request taking a seat.
+#[derive(Clone, Copy)]
+pub struct Admission<'a> {
+    /// The seat.
+    pub seat: u32,
+    /// Blocks complete at the start; the block being filled is not one of them.
+    pub full_blocks: u32,
+    /// Blocks that the context can ever hold.
+    pub max_blocks: u32,
+    /// The shared prefix, if any.
+    pub prefix: Option<Prefix>,
+    /// First step that selects a block of a stream, for policies that need the future.
+    pub first_use: &'a dyn Fn(usize, BlockId) -> u32,
+}
+
+/// Where the selections of a step come from.
+pub trait SelectionSource {
+    /// The selection of a participant's stream; streams are numbered `layer * head_groups + head_group`.
+    fn selection(&self, participant: usize, stream: usize) -> Selection<'_>;
+}
+
+struct Stream {
+    buffer: Box<dyn HotBuffer>,
+    prefetcher: Option<Box<dyn Prefetcher>>,
+    warm: Option<WarmTables>,
+    hash: u64,
+}
+
+struct Seat {
+    /// Admissions before this one.
+    ordinal: usize,
+    streams: Vec<Stream>,
+    lodger: Lodger,
+}
+
+/// Requests seated in a prefix group, and its warm table per stream.
+#[derive(Default)]
+struct PrefixGroup {
+    requests: u32,
+    tables: Vec<u32>,
+}
+
+/// Decides for a whole device, one engine step at a time.
+pub struct DecisionPlane {
+    config: PlaneConfig,
+    seats: Vec<Option<Seat>>,
+    warm: Option<WarmPool>,
+    groups: Vec<PrefixGroup>,
+    home: HomeTier,
+    /// Hash of every request admitted so far, by admission; final once it has left.
+    request_hashes: Vec<u64>,
+    step: u32,
+    plan: StepPlan,
+    recorder: Recorder,
+}
+
+impl DecisionPlane {
+    /// A plane with no request.
+    ///
+    /// # Errors
+    /// If a buffer cannot hold a selection, a policy parameter is wrong, or two settings exclude each other.
+    pub fn new(config: PlaneConfig) -> Result<DecisionPlane, PolicyError> {
+        if let Some(&slots) = config.slots.iter().find(|&&slots| slots < config.k) {
+            return Err(PolicyError::BufferTooSmall { slots, k: config.k });
+        }
+        let prefetches = config.prefetch.build().is_some();
+        if config.eviction.needs_future && prefetches {
+            return Err(PolicyError::Conflict {
+                field: "prefetch.policy",
+                message: format!(
+                    "`{}` bounds demand-only policies and cannot price a prefetched block; set prefetch.policy = \"none\"",
+                    config.eviction.name
+                ),
+            });
+        }
+        if prefetches && config.prefetch_budget == 0 {
+            return Err(PolicyError::Conflict {
+                field: "prefetch.budget",
+                message: format!(
+                    "`{}` with a budget of 0 prefetches nothing; give at least 1",
+                    config.prefetch.name
+                ),
+            });
+        }
+        let probe = BufferShape { slots: config.k.max(1), blocks: 1, k: config.k, seed: config.seed };
+        config.eviction.build(&config.params, probe)?;
+        Ok(DecisionPlane {
+            warm: (config.warm_frames > 0).then(|| WarmPool::new(config.warm_frames)),
+            home: HomeTier::new(config.home_capacity),
+            seats: Vec::new(),
+            groups: Vec::new(),
+            request_hashes: Vec::new(),
+            step: 0,
+            plan: StepPlan::default(),
+            recorder: Recorder::default(),
+            config,
+        })
+    }
+
+    /// Streams of one request: layers x head groups.
+    pub fn streams_per_request(&self) -> usize {
+        self.config.slots.len() * self.config.head_groups as usize
+    }
+
+    /// Bytes in use in the home pool.
+    pub fn home_used(&self) -> u64 {
+        self.home.used()
+    }
+
+    /// HBM bytes of page tables, slot tags and policy state of a request whose context can hold `max_blocks`.
+    pub fn metadata_bytes(&self, max_blocks: u32) -> u64 {
+        let state = self.config.eviction.state;
+        let per_block = 4 + u64::from(state.per_block);
+        let per_slot = 4 + u64::from(state.per_slot);
+        let slots: u64 = self.config.slots.iter().map(|&slots| u64::from(slots)).sum();
+        let streams = self.streams_per_request() as u64;
+        u64::from(max_blocks) * per_block * streams + slots * u64::from(self.config.head_groups) * per_slot
+    }
+
+    /// Seats a request and gives its buffers their start. Returns what its streams load at admission.
+    ///
+    /// A context that fits a buffer is resident from the start: prefilled on this device, or else loaded in position
+    /// order and counted as admitted.
+    ///
+    /// # Errors
+    /// If its home blocks do not fit the pool; nothing has changed then.
+    ///
+    /// # Panics
+    /// If the seat is taken.
+    pub fn admit(&mut self, admission: &Admission<'_>) -> Result<Counts, HomeFull> {
+        let streams = self.streams_per_request() as u64;
+        let bytes = |blocks: u32| u64::from(blocks) * streams * self.config.block_bytes;
+        let prefix_blocks = admission.prefix.map_or(0, |prefix| prefix.blocks.min(admission.max_blocks));
+        let lodger = Lodger {
+            total: bytes(admission.max_blocks),
+            prefix: bytes(prefix_blocks),
+            group: admission.prefix.map(|prefix| prefix.group),
+        };
+        self.home.admit(lodger)?;
+        self.open_group(admission.prefix);
+        let mut counts = Counts::default();
+        let ordinal = self.request_hashes.len();
+        self.request_hashes.push(0);
+        let streams = (0..self.streams_per_request())
+            .map(|stream| self.seat_stream(admission, ordinal, stream, &mut counts))
+            .collect();
+        let seat = admission.seat as usize;
+        if self.seats.len() <= seat {
+            self.seats.resize_with(seat + 1, || None);
+        }
+        assert!(self.seats[seat].is_none(), "seat {seat} is taken");
+        self.seats[seat] = Some(Seat { ordinal, streams, lodger });
+        Ok(counts)
+    }
+
+    fn open_group(&mut self, prefix: Option<Prefix>) {
+        let Some(prefix) = prefix else { return };
+        let group = prefix.group as usize;
+        if self.groups.len() <= group {
+            self.groups.resize_with(group + 1, PrefixGroup::default);
+        }
+        self.groups[group].requests += 1;
+        if let Some(pool) = self.warm.as_mut().filter(|_| self.groups[group].requests == 1) {
+            let streams = self.config.slots.len() * self.config.head_groups as usize;
+            self.groups[group].tables = (0..streams).map(|_| pool.open_table(prefix.blocks)).collect();
+        }
+    }
+
+    fn seat_stream(
+        &mut self,
+        admission: &Admission<'_>,
+        ordinal: usize,
+        stream: usize,
+        counts: &mut Counts,
+    ) -> Stream {
+        let config = &self.config;
+        let slots = config.slots[stream / config.head_groups as usize];
+        let number = ordinal as u64 * self.streams_per_request() as u64 + stream as u64;
+        let shape = BufferShape {
+            slots,
+            blocks: admission.max_blocks,
+            k: config.k,
+            seed: config.seed.child("stream", number),
+        };
+        let built = config.eviction.build(&config.params, shape);
+        let mut buffer = built.expect("the plane's configuration was tried when it was made");
+        let fits = admission.full_blocks <= slots;
+        let first = match config.start {
+            Start::Recent => Some(admission.full_blocks.saturating_sub(slots)),
+            Start::Cold => fits.then_some(0),
+        };
+        if config.start == Start::Recent {
+            buffer.mark_prefilled(admission.full_blocks);
+        }
+        if let Some(first) = first {
+            let blocks: Vec<BlockId> = (first..admission.full_blocks).map(BlockId).collect();
+            let next_use: Vec<u32> = match config.eviction.needs_future {
+                true => blocks.iter().map(|&block| (admission.first_use)(stream, block)).collect(),
+                false => Vec::new(),
+            };
+            buffer.start(&blocks, &next_use);
+            counts.admitted += if config.start == Start::Cold { blocks.len() as u64 } else { 0 };
+        }
+        let warm = self.warm.as_mut().map(|pool| WarmTables {
+            own: pool.open_table(admission.max_blocks),
+            prefix: admission.prefix.map(|prefix| self.groups[prefix.group as usize].tables[stream]),
+            prefix_blocks: admission.prefix.map_or(0, |prefix| prefix.blocks),
+        });
+        Stream { buffer, prefetcher: config.prefetch.build(), warm, hash: 0 }
+    }
+
+    /// Ends the request in a seat: its slots, warm pages and home blocks are freed. Returns its last counts.
+    ///
+    /// # Panics
+    /// If the seat is free.
+    pub fn release(&mut self, seat: u32) -> Counts {
+        let seat = self.seats[seat as usize].take().expect("a seat that is left was taken");
+        self.request_hashes[seat.ordinal] = hash_request(&seat);
+        self.home.release(seat.lodger);
+        if let Some(pool) = &mut self.warm {
+            for tables in seat.streams.iter().filter_map(|stream| stream.warm) {
+                pool.close_table(tables.own);
+            }
+        }
+        if let Some(group) = seat.lodger.group {
+            let group = &mut self.groups[group as usize];
+            group.requests -= 1;
+            if let Some(pool) = self.warm.as_mut().filter(|_| group.requests == 0) {
+                group.tables.drain(..).for_each(|table| pool.close_table(table));
+            }
+        }
+        let wasted = seat.streams.iter().map(|stream| stream.buffer.unused_prefetches()).sum();
+        Counts { wasted, ..Counts::default() }
+    }
+
+    /// Decides one engine step for the requests in `seats`, in that order.
+    ///
+    /// # Panics
+    /// If a seat is free.
+    pub fn step<S: SelectionSource>(&mut self, seats: &[u32], source: &S) -> &StepPlan {
+        let heads = self.config.head_groups as usize;
+        let layers = self.config.slots.len();
+        self.plan.step = self.step;
+        self.plan.participants = seats.len();
+        self.plan.layers.resize_with(layers, Default::default);
+        for layer in 0..layers {
+            let plans = &mut self.plan.layers[layer].streams;
+            plans.resize_with(seats.len() * heads, StreamPlan::default);
+            for (at, plan) in plans.iter_mut().enumerate() {
+                let (participant, number) = (at / heads, layer * heads + at % heads);
+                let seat = self.seats[seats[participant] as usize].as_mut();
+                let stream = &mut seat.expect("a participant is seated").streams[number];
+                let selection = source.selection(participant, number);
+                stream.decide(self.step, &selection, self.config.prefetch_budget, self.warm.as_ref(), plan);
+                stream.hash = self.recorder.stream_step(stream.hash, self.step, plan);
+            }
+            if self.warm.is_some() {
+                self.settle_warm(layer, seats);
+            }
+        }
+        self.step += 1;
+        &self.plan
+    }
+
+    /// Applies the layer's exchanges with the warm pages: removals, then insertions in (stream, victim) order.
+    fn settle_warm(&mut self, layer: usize, seats: &[u32]) {
+        let pool = self.warm.as_mut().expect("only called with warm pages");
+        let heads = self.config.head_groups as usize;
+        let plans = &mut self.plan.layers[layer];
+        let tables = |at: usize| {
+            let seat = self.seats[seats[at / heads] as usize].as_ref().expect("a participant is seated");
+            seat.streams[layer * heads + at % heads].warm.expect("with warm pages every stream has tables")
+        };
+        for (at, plan) in plans.streams.iter().enumerate() {
+            let taken =
+                plan.loads.iter().chain(&plan.prefetches).filter(|fill| fill.source == crate::Source::Warm);
+            taken.for_each(|fill| pool.remove(&tables(at), fill.block));
+        }
+        for (at, plan) in plans.streams.iter().enumerate() {
+            let left = plan.fills().map(|fill| fill.victim).filter(|&victim| victim != BlockId::NONE);
+            left.for_each(|victim| pool.insert(&tables(at), victim));
+        }
+        let layer = u32::try_from(layer).expect("fewer than 2^32 layers");
+        plans.warm_evictions = pool.settle(self.step, layer);
+    }
+
+    /// The decision log hash of everything decided so far.
+    pub fn decision_hash(&self) -> u64 {
+        let mut hashes = self.request_hashes.clone();
+        for seat in self.seats.iter().flatten() {
+            hashes[seat.ordinal] = hash_request(seat);
+        }
+        let pool = self.warm.as_ref().map_or(0, WarmPool::hash);
+        hash::combine(hashes.into_iter().chain([pool]))
+    }
+}
+
+fn hash_request(seat: &Seat) -> u64 {
+    hash::combine(seat.streams.iter().map(|stream| stream.hash))
+}
+
+impl Stream {
+    #[inline]
+    fn decide(
+        &mut self,
+        step: u32,
+        selection: &Selection<'_>,
+        budget: u32,
+        warm: Option<&WarmPool>,
+        plan: &mut StreamPlan,
+    ) {
+        let prefetch =
+            self.prefetcher.as_mut().map(|prefetcher| Prefetch { prefetcher: prefetcher.as_mut(), budget });
+        let warm = match (warm, &self.warm) {
+            (Some(pool), Some(tables)) => pool.look_up(tables),
+            _ => WarmLookup::NONE,
+        };
+        self.buffer.step(step, selection, prefetch, warm, plan);
+    }
+}

@@ -1,0 +1,423 @@
+//! One stream's hot buffer: what is resident, and the exact order of one step. Generic over the policy, so that
+//! the loop over a selection is monomorphic and only whole selections are dispatched.
+
+use crate::eviction::{BufferShape, EvictionPolicy, Insertion, Pins, StepView};
+use crate::prefetch::Prefetcher;
+use crate::warm::WarmLookup;
+use crate::{Fill, Selection, Source, StreamPlan};
+use kvtier_units::{BlockId, Slot};
+
+/// Bytes of one page-table entry or slot tag.
+const TAG_BYTES: u64 = 4;
+/// The block has been in HBM.
+const BEEN: u8 = 1;
+/// A prefetch evicted the block, and it has not been resident since.
+const PREFETCH_EVICTED: u8 = 2;
+
+/// A hot buffer whose policy is chosen at run time.
+pub trait HotBuffer: Send {
+    /// Makes blocks resident before the first step, least recent first; they have been in HBM.
+    /// `next_use` is parallel to `blocks` for policies that need the future, and empty otherwise.
+    fn start(&mut self, blocks: &[BlockId], next_use: &[u32]);
+
+    /// Declares that blocks `0..blocks` have been in HBM, so that missing them is never cold.
+    fn mark_prefilled(&mut self, blocks: u32);
+
+    /// Decides one step. `step` is the plane's, for the age of prefetches; `warm` is the warm pages as they stood
+    /// at the layer's start.
+    fn step(
+        &mut self,
+        step: u32,
+        selection: &Selection<'_>,
+        prefetch: Option<Prefetch<'_>>,
+        warm: WarmLookup<'_>,
+        plan: &mut StreamPlan,
+    );
+
+    /// Prefetched blocks that stand in the buffer without ever having been demanded.
+    fn unused_prefetches(&self) -> u64;
+
+    /// Blocks in the buffer by slot, `BlockId::NONE` where a slot is free.
+    fn blocks(&self) -> &[BlockId];
+}
+
+/// Who proposes prefetches for a stream, and how many it may bring in one step.
+pub struct Prefetch<'a> {
+    /// Proposes candidates.
+    pub prefetcher: &'a mut dyn Prefetcher,
+    /// Blocks per step, at most.
+    pub budget: u32,
+}
+
+/// What policies may see of a buffer.
+struct Tables {
+    /// Page table: block to slot.
+    slot_of: Vec<Slot>,
+    /// Slot tags: slot to block.
+    block_of: Vec<BlockId>,
+    /// The step in which each slot was last pinned; free slots are always pinned.
+    pinned_in: Vec<u32>,
+    epoch: u32,
+    /// Ranks of this step's misses.
+    misses: Vec<u32>,
+}
+
+impl Tables {
+    #[inline(always)]
+    fn view<'a>(&'a self, selection: &'a Selection<'a>, slots: &'a [Slot]) -> StepView<'a> {
+        StepView {
+            selection,
+            slots,
+            misses: &self.misses,
+            pins: Pins { stamps: &self.pinned_in, epoch: self.epoch },
+            slot_of: &self.slot_of,
+            block_of: &self.block_of,
+        }
+    }
+}
+
+/// A hot buffer run by policy `E`.
+pub struct Residency<E> {
+    policy: E,
+    tables: Tables,
+    /// Slots `filled..` are free; slots fill in ascending order and never empty again.
+    filled: usize,
+    /// Step that prefetched the block now in the slot, plus one; zero once demanded or if not prefetched.
+    prefetched_in: Vec<u32>,
+    unused_prefetches: u64,
+    /// `BEEN` and `PREFETCH_EVICTED` per block.
+    history: Vec<u8>,
+    victims: Vec<Slot>,
+    candidates: Vec<BlockId>,
+}
+
+impl<E: EvictionPolicy> Residency<E> {
+    /// An empty buffer.
+    ///
+    /// # Panics
+    /// If the buffer cannot hold one selection.
+    pub fn new(policy: E, shape: BufferShape) -> Residency<E> {
+        assert!(shape.slots >= shape.k, "a buffer holds at least one selection");
+        let (slots, blocks) = (shape.slots as usize, shape.blocks as usize);
+        Residency {
+            policy,
+            tables: Tables {
+                slot_of: vec![Slot::NONE; blocks],
+                block_of: vec![BlockId::NONE; slots],
+                pinned_in: vec![u32::MAX; slots],
+                epoch: 0,
+                misses: Vec::with_capacity(shape.k as usize),
+            },
+            filled: 0,
+            prefetched_in: vec![0; slots],
+            unused_prefetches: 0,
+            history: vec![0; blocks],
+            victims: Vec::with_capacity(slots),
+            candidates: Vec::new(),
+        }
+    }
+
+    fn free_slots(&self) -> usize {
+        self.tables.block_of.len() - self.filled
+    }
+
+    /// Looks up the selection: hits are pinned, misses noted by rank.
+    #[inline(always)]
+    fn look_up(&mut self, selection: &Selection<'_>, plan: &mut StreamPlan) {
+        self.tables.epoch += 1;
+        self.tables.misses.clear();
+        for (rank, block) in (0u32..).zip(selection.blocks) {
+            let slot = self.tables.slot_of[block.index()];
+            plan.slots.push(slot);
+            if slot == Slot::NONE {
+                self.tables.misses.push(rank);
+            } else {
+                self.tables.pinned_in[slot.index()] = self.tables.epoch;
+            }
+        }
+    }
+
+    /// Asks the policy for victims among the evictable slots.
+    fn choose_victims(&mut self, selection: &Selection<'_>, slots: &[Slot], need: usize) {
+        self.victims.clear();
+        if need > 0 {
+            let view = self.tables.view(selection, slots);
+            self.policy.victims(&view, need, &mut self.victims);
+            assert_eq!(self.victims.len(), need, "a policy names exactly as many victims as are needed");
+        }
+    }
+
+    /// The slot for the next fill: the lowest free one, else the next victim's.
+    fn take_slot(&mut self, victim: usize) -> Slot {
+        if self.filled < self.tables.block_of.len() {
+            self.filled += 1;
+            Slot::at(self.filled - 1)
+        } else {
+            self.victims[victim]
+        }
+    }
+
+    /// Puts `block` into `slot`, pins it, and books the victim.
+    fn fill(&mut self, block: BlockId, slot: Slot, warm: bool, plan: &mut StreamPlan) -> Fill {
+        assert!(self.tables.pinned_in[slot.index()] != self.tables.epoch, "a pinned block is never evicted");
+        let victim = std::mem::replace(&mut self.tables.block_of[slot.index()], block);
+        if victim != BlockId::NONE {
+            self.tables.slot_of[victim.index()] = Slot::NONE;
+            plan.counts.evictions += 1;
+            if std::mem::take(&mut self.prefetched_in[slot.index()]) != 0 {
+                plan.counts.wasted += 1;
+                self.unused_prefetches -= 1;
+            }
+        }
+        plan.counts.metadata_bytes += TAG_BYTES * if victim == BlockId::NONE { 2 } else { 3 };
+        self.tables.slot_of[block.index()] = slot;
+        self.tables.pinned_in[slot.index()] = self.tables.epoch;
+        Fill { block, slot, victim, source: if warm { Source::Warm } else { Source::Home } }
+    }
+
+    /// Brings the misses in rank order and classes them.
+    fn load_misses(&mut self, selection: &Selection<'_>, warm: WarmLookup<'_>, plan: &mut StreamPlan) {
+        let need = self.tables.misses.len().saturating_sub(self.free_slots());
+        self.choose_victims(selection, &plan.slots, need);
+        let mut victim = 0;
+        for at in 0..self.tables.misses.len() {
+            let rank = self.tables.misses[at] as usize;
+            let block = selection.blocks[rank];
+            let is_warm = warm.holds(block);
+            let from_victims = self.free_slots() == 0;
+            let slot = self.take_slot(victim);
+            victim += usize::from(from_victims);
+            let fill = self.fill(block, slot, is_warm, plan);
+            plan.slots[rank] = slot;
+            plan.loads.push(fill);
+            let history = std::mem::replace(&mut self.history[block.index()], BEEN);
+            if is_warm {
+                plan.counts.warm_hits += 1;
+            } else {
+                plan.counts.misses += 1;
+                plan.counts.cold += u64::from(history & BEEN == 0);
+                plan.counts.pollution += u64::from(history & PREFETCH_EVICTED != 0);
+            }
+        }
+    }
+
+    /// Counts first demands of prefetched blocks among the hits.
+    fn credit_prefetches(&mut self, plan: &mut StreamPlan) {
+        if self.unused_prefetches == 0 {
+            return;
+        }
+        for &slot in &plan.slots {
+            let issued = std::mem::take(&mut self.prefetched_in[slot.index()]);
+            if issued != 0 {
+                plan.prefetch_uses.push(issued - 1);
+                self.unused_prefetches -= 1;
+            }
+        }
+        plan.counts.prefetched += plan.prefetch_uses.len() as u64;
+    }
+
+    /// One more fill after the demand path, where a slot can be had.
+    fn insert(
+        &mut self,
+        selection: &Selection<'_>,
+        block: BlockId,
+        why: Insertion,
+        warm: bool,
+        next_use: u32,
+        plan: &mut StreamPlan,
+    ) -> Option<Fill> {
+        if self.free_slots() == 0 {
+            self.tables.view(selection, &plan.slots).pins.evictable().next()?;
+            self.choose_victims(selection, &plan.slots, 1);
+        }
+        let slot = self.take_slot(0);
+        let fill = self.fill(block, slot, warm, plan);
+        let view = self.tables.view(selection, &plan.slots);
+        self.policy.insert(&view, slot, why, next_use);
+        self.history[block.index()] = BEEN;
+        Some(fill)
+    }
+
+    fn prefetch(
+        &mut self,
+        step: u32,
+        selection: &Selection<'_>,
+        prefetch: Prefetch<'_>,
+        warm: WarmLookup<'_>,
+        plan: &mut StreamPlan,
+    ) {
+        self.candidates.clear();
+        let view = self.tables.view(selection, &plan.slots);
+        prefetch.prefetcher.propose(&view, prefetch.budget, &mut self.candidates);
+        for at in 0..self.candidates.len() {
+            let block = self.candidates[at];
+            assert_eq!(self.tables.slot_of[block.index()], Slot::NONE, "only absent blocks are prefetched");
+            let is_warm = warm.holds(block);
+            let Some(fill) = self.insert(selection, block, Insertion::Prefetch, is_warm, u32::MAX, plan)
+            else {
+                plan.counts.dropped += (self.candidates.len() - at) as u64;
+                return;
+            };
+            if fill.victim != BlockId::NONE {
+                self.history[fill.victim.index()] |= PREFETCH_EVICTED;
+            }
+            self.prefetched_in[fill.slot.index()] = step + 1;
+            self.unused_prefetches += 1;
+            if is_warm {
+                plan.counts.warm_prefetches += 1;
+            } else {
+                plan.counts.prefetches += 1;
+            }
+            plan.prefetches.push(fill);
+        }
+    }
+
+    fn grow(&mut self, selection: &Selection<'_>, block: BlockId, plan: &mut StreamPlan) {
+        plan.counts.written_back += 1;
+        self.history[block.index()] = BEEN;
+        let next_use = selection.foresight.map_or(u32::MAX, |foresight| foresight.grown_next_use);
+        match self.insert(selection, block, Insertion::Growth, false, next_use, plan) {
+            Some(fill) => plan.growth = Some(Fill { source: Source::Grown, ..fill }),
+            None => plan.counts.homebound += 1,
+        }
+    }
+}
+
+impl<E: EvictionPolicy> HotBuffer for Residency<E> {
+    fn start(&mut self, blocks: &[BlockId], next_use: &[u32]) {
+        assert!(
+            blocks.len() <= self.tables.block_of.len() && self.filled == 0,
+            "a request starts within an empty buffer"
+        );
+        let nothing =
+            Selection { blocks: &[], scores: &[], near: &[], newest: false, grown: None, foresight: None };
+        let mut plan = StreamPlan::default();
+        for (at, &block) in blocks.iter().enumerate() {
+            let next = next_use.get(at).copied().unwrap_or(u32::MAX);
+            let filled = self.insert(&nothing, block, Insertion::Start, false, next, &mut plan);
+            filled.expect("an empty buffer has a free slot for every starting block");
+        }
+    }
+
+    fn mark_prefilled(&mut self, blocks: u32) {
+        self.history[..blocks as usize].fill(BEEN);
+    }
+
+    fn step(
+        &mut self,
+        step: u32,
+        selection: &Selection<'_>,
+        prefetch: Option<Prefetch<'_>>,
+        warm: WarmLookup<'_>,
+        plan: &mut StreamPlan,
+    ) {
+        plan.clear();
+        self.look_up(selection, plan);
+        plan.newest = selection.newest;
+        plan.counts.newest = u64::from(selection.newest);
+        plan.counts.accesses = selection.blocks.len() as u64 + plan.counts.newest;
+        plan.counts.hits = (selection.blocks.len() - self.tables.misses.len()) as u64;
+        plan.counts.metadata_bytes = u64::from(E::STATE.per_slot) * selection.blocks.len() as u64;
+        if !self.tables.misses.is_empty() {
+            self.load_misses(selection, warm, plan);
+        }
+        self.credit_prefetches(plan);
+        self.policy.touch(&self.tables.view(selection, &plan.slots));
+        if let Some(prefetch) = prefetch {
+            self.prefetch(step, selection, prefetch, warm, plan);
+        }
+        if let Some(block) = selection.grown {
+            self.grow(selection, block, plan);
+        }
+    }
+
+    fn unused_prefetches(&self) -> u64 {
+        self.unused_prefetches
+    }
+
+    fn blocks(&self) -> &[BlockId] {
+        &self.tables.block_of
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A bench on which hand-worked traces run: one buffer, one policy, selections as plain numbers.
+
+    use super::*;
+    use crate::Foresight;
+    use crate::eviction::{self, EVICTION};
+    use kvtier_units::Seed;
+
+    pub(crate) struct Bench {
+        buffer: Box<dyn HotBuffer>,
+        future: Vec<Vec<u32>>,
+        now: usize,
+        pub(crate) near: Vec<BlockId>,
+        pub(crate) grown: Option<BlockId>,
+        pub(crate) prefetch: Option<(Box<dyn Prefetcher>, u32)>,
+    }
+
+    impl StreamPlan {
+        pub(crate) fn victims(&self) -> Vec<u32> {
+            self.fills().map(|fill| fill.victim).filter(|&v| v != BlockId::NONE).map(|v| v.0).collect()
+        }
+    }
+
+    impl Bench {
+        pub(crate) fn new(policy: &str, slots: u32, blocks: u32) -> Bench {
+            Bench::seeded(policy, slots, blocks, 0)
+        }
+
+        pub(crate) fn seeded(policy: &str, slots: u32, blocks: u32, seed: u64) -> Bench {
+            let shape = BufferShape { slots, blocks, k: slots, seed: Seed(seed) };
+            let entry = eviction::find(EVICTION, policy).unwrap();
+            let buffer = entry.build(&toml::Table::new(), shape).unwrap();
+            Bench { buffer, future: Vec::new(), now: 0, near: Vec::new(), grown: None, prefetch: None }
+        }
+
+        pub(crate) fn with_future(policy: &str, slots: u32, blocks: u32, steps: Vec<Vec<u32>>) -> Bench {
+            Bench { future: steps, ..Bench::new(policy, slots, blocks) }
+        }
+
+        pub(crate) fn start(&mut self, blocks: &[u32]) {
+            let blocks: Vec<BlockId> = blocks.iter().copied().map(BlockId).collect();
+            self.buffer.start(&blocks, &[]);
+        }
+
+        fn next_use(&self, block: u32) -> u32 {
+            let later = self.future.iter().skip(self.now + 1).position(|step| step.contains(&block));
+            later.map_or(u32::MAX, |after| u32::try_from(self.now + 1 + after).unwrap())
+        }
+
+        pub(crate) fn step(&mut self, blocks: &[u32]) -> StreamPlan {
+            let next_use: Vec<u32> = blocks.iter().map(|&block| self.next_use(block)).collect();
+            let ids: Vec<BlockId> = blocks.iter().copied().map(BlockId).collect();
+            let selection = Selection {
+                blocks: &ids,
+                scores: &[],
+                near: &self.near,
+                newest: false,
+                grown: self.grown,
+                foresight: Some(Foresight { next_use: &next_use, grown_next_use: u32::MAX }),
+            };
+            let prefetch = self
+                .prefetch
+                .as_mut()
+                .map(|(p, budget)| Prefetch { prefetcher: p.as_mut(), budget: *budget });
+            let mut plan = StreamPlan::default();
+            let step = u32::try_from(self.now).unwrap();
+            self.buffer.step(step, &selection, prefetch, WarmLookup::NONE, &mut plan);
+            self.now += 1;
+            plan
+        }
+
+        pub(crate) fn resident(&self) -> Vec<u32> {
+            self.buffer.blocks().iter().map(|block| block.0).collect()
+        }
+
+        pub(crate) fn unused_prefetches(&self) -> u64 {
+            self.buffer.unused_prefetches()
+        }
+    }
+}
