@@ -127,6 +127,10 @@ pub trait EvictionPolicy: Sized + Send + 'static {
     const SUMMARY: &'static str;
     /// Whether it needs to know the future.
     const NEEDS_FUTURE: bool = false;
+    /// Whether it reads near misses; they are decoded only for those that do.
+    const READS_NEAR: bool = false;
+    /// Whether it reads scores; they are decoded only for those that do.
+    const READS_SCORES: bool = false;
     /// Bytes of state it keeps.
     const STATE: StateClass;
     /// Its parameters, all with defaults.
@@ -162,6 +166,10 @@ pub struct Entry {
     pub summary: &'static str,
     /// Whether it needs to know the future.
     pub needs_future: bool,
+    /// Whether it reads near misses.
+    pub reads_near: bool,
+    /// Whether it reads scores.
+    pub reads_scores: bool,
     /// Bytes of state it keeps.
     pub state: StateClass,
     build: fn(&toml::Table, BufferShape) -> Result<Box<dyn HotBuffer>, PolicyError>,
@@ -186,6 +194,8 @@ pub const fn entry<E: EvictionPolicy>() -> Entry {
         name: E::NAME,
         summary: E::SUMMARY,
         needs_future: E::NEEDS_FUTURE,
+        reads_near: E::READS_NEAR,
+        reads_scores: E::READS_SCORES,
         state: E::STATE,
         build: build::<E>,
     }

@@ -21,6 +21,8 @@ pub struct Entry {
     pub name: &'static str,
     /// One line for `kvtier policies`.
     pub summary: &'static str,
+    /// Whether it reads near misses.
+    pub reads_near: bool,
     build: fn() -> Option<Box<dyn Prefetcher>>,
 }
 
@@ -33,10 +35,11 @@ impl Entry {
 
 /// Every prefetcher, in the order in which they are listed to users.
 pub const PREFETCH: &[Entry] = &[
-    Entry { name: "none", summary: "never prefetches", build: || None },
+    Entry { name: "none", summary: "never prefetches", reads_near: false, build: || None },
     Entry {
         name: "next-ranked",
         summary: "brings the blocks ranked just below the selection, best first",
+        reads_near: true,
         build: || Some(Box::new(NextRanked)),
     },
 ];
