@@ -1,0 +1,89 @@
+//! A bench on which hand-worked traces run: one buffer, one policy, selections as plain numbers.
+
+use super::*;
+use crate::Foresight;
+use crate::eviction::{self, EVICTION};
+use kvtier_units::Seed;
+
+pub(crate) struct Bench {
+    buffer: Box<dyn HotBuffer>,
+    future: Vec<Vec<u32>>,
+    now: usize,
+    pub(crate) near: Vec<BlockId>,
+    pub(crate) newest: bool,
+    pub(crate) grown: Option<BlockId>,
+    pub(crate) prefetch: Option<(Box<dyn Prefetcher>, u32)>,
+}
+
+impl StreamPlan {
+    pub(crate) fn victims(&self) -> Vec<u32> {
+        self.fills().map(|fill| fill.victim).filter(|&v| v != BlockId::NONE).map(|v| v.0).collect()
+    }
+}
+
+impl Bench {
+    pub(crate) fn new(policy: &str, slots: u32, blocks: u32) -> Bench {
+        Bench::seeded(policy, slots, blocks, 0)
+    }
+
+    pub(crate) fn seeded(policy: &str, slots: u32, blocks: u32, seed: u64) -> Bench {
+        let shape = BufferShape { slots, blocks, k: slots, seed: Seed(seed) };
+        let entry = eviction::find(EVICTION, policy).unwrap();
+        let buffer = entry.build(&toml::Table::new(), shape).unwrap();
+        Bench {
+            buffer,
+            future: Vec::new(),
+            now: 0,
+            near: Vec::new(),
+            newest: false,
+            grown: None,
+            prefetch: None,
+        }
+    }
+
+    pub(crate) fn with_future(policy: &str, slots: u32, blocks: u32, steps: Vec<Vec<u32>>) -> Bench {
+        Bench { future: steps, ..Bench::new(policy, slots, blocks) }
+    }
+
+    pub(crate) fn start(&mut self, blocks: &[u32]) {
+        let blocks: Vec<BlockId> = blocks.iter().copied().map(BlockId).collect();
+        self.buffer.start(&blocks, &[]);
+    }
+
+    pub(crate) fn mark_prefilled(&mut self, blocks: u32) {
+        self.buffer.mark_prefilled(blocks);
+    }
+
+    fn next_use(&self, block: u32) -> u32 {
+        let later = self.future.iter().skip(self.now + 1).position(|step| step.contains(&block));
+        later.map_or(u32::MAX, |after| u32::try_from(self.now + 1 + after).unwrap())
+    }
+
+    pub(crate) fn step(&mut self, blocks: &[u32]) -> StreamPlan {
+        let next_use: Vec<u32> = blocks.iter().map(|&block| self.next_use(block)).collect();
+        let ids: Vec<BlockId> = blocks.iter().copied().map(BlockId).collect();
+        let selection = Selection {
+            blocks: &ids,
+            scores: &[],
+            near: &self.near,
+            newest: self.newest,
+            grown: self.grown,
+            foresight: Some(Foresight { next_use: &next_use, grown_next_use: u32::MAX }),
+        };
+        let prefetch =
+            self.prefetch.as_mut().map(|(p, budget)| Prefetch { prefetcher: p.as_mut(), budget: *budget });
+        let mut plan = StreamPlan::default();
+        let step = u32::try_from(self.now).unwrap();
+        self.buffer.step(step, &selection, prefetch, WarmLookup::NONE, &mut plan);
+        self.now += 1;
+        plan
+    }
+
+    pub(crate) fn resident(&self) -> Vec<u32> {
+        self.buffer.blocks().iter().map(|block| block.0).collect()
+    }
+
+    pub(crate) fn unused_prefetches(&self) -> u64 {
+        self.buffer.unused_prefetches()
+    }
+}
