@@ -1,5 +1,7 @@
 //! The decision plane from outside: warm pages, shared prefixes, starts and the decision hash.
 
+#![allow(clippy::unwrap_used)] // a failing test or bench may panic
+
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::{
     Admission, Counts, DecisionPlane, PlaneConfig, Prefix, Selection, SelectionSource, Source, Start,

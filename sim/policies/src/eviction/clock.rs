@@ -1,27 +1,50 @@
-//! CLOCK (FIFO with reinsertion): a hand sweeps the slots, clears reference bits, and evicts where it finds none.
-//! F. J. Corbató, "A paging experiment with the Multics system", 1968.
+//! CLOCK (FIFO with reinsertion): a hand sweeps the slots, takes back references, and evicts where it finds none.
+//! F. J. Corbató, "A paging experiment with the Multics system", 1968. With more than one bit, generalised CLOCK:
+//! A. J. Smith, "Sequentiality and prefetching in database systems", ACM TODS 3(3), 1978.
 //!
-//! The hand passes over a pinned block without changing its bit. A filled slot starts with its bit clear, and
-//! the touch of the step that loads it does not set it. Total order: the hand's.
+//! The hand passes over a pinned block without changing its count. A filled slot starts with no reference, and
+//! the touch of the step that loads it does not count. Total order: the hand's.
 
-use super::{BufferShape, EvictionPolicy, Insertion, NoParams, StateClass, StepView};
+use super::{BufferShape, EvictionPolicy, Insertion, StateClass, StepView};
 use crate::PolicyError;
 use kvtier_units::Slot;
 
-/// One reference bit per slot and a hand.
+/// Parameters of [`Clock`].
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClockParams {
+    /// Bits of the reference count of a slot: a block survives up to `2^bits - 1` sweeps.
+    pub bits: u8,
+}
+
+impl Default for ClockParams {
+    fn default() -> Self {
+        ClockParams { bits: 1 }
+    }
+}
+
+/// A reference count per slot and a hand.
 pub struct Clock {
-    referenced: Vec<bool>,
+    references: Vec<u8>,
+    most: u8,
     hand: usize,
 }
 
 impl EvictionPolicy for Clock {
     const NAME: &'static str = "clock";
-    const SUMMARY: &'static str = "a hand clears reference bits and evicts where it finds none";
+    const SUMMARY: &'static str = "a hand takes back references and evicts where it finds none";
     const STATE: StateClass = StateClass { per_slot: 1, per_block: 0 };
-    type Params = NoParams;
+    type Params = ClockParams;
 
-    fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
-        Ok(Clock { referenced: vec![false; shape.slots as usize], hand: 0 })
+    fn new(params: ClockParams, shape: BufferShape) -> Result<Self, PolicyError> {
+        if !(1..=8).contains(&params.bits) {
+            return Err(PolicyError::Params {
+                field: "hot.params.bits",
+                message: format!("clock counts with 1 to 8 bits, not {}", params.bits),
+            });
+        }
+        let most = u8::MAX >> (8 - params.bits);
+        Ok(Clock { references: vec![0; shape.slots as usize], most, hand: 0 })
     }
 
     fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
@@ -29,29 +52,35 @@ impl EvictionPolicy for Clock {
         let first = out.len();
         while out.len() < wanted {
             let slot = Slot::at(self.hand);
-            self.hand = (self.hand + 1) % self.referenced.len();
+            self.hand += 1;
+            if self.hand == self.references.len() {
+                self.hand = 0;
+            }
             if view.pins.holds(slot) || out[first..].contains(&slot) {
                 continue;
             }
-            if self.referenced[slot.index()] {
-                self.referenced[slot.index()] = false;
-            } else {
+            let references = &mut self.references[slot.index()];
+            if *references == 0 {
                 out.push(slot);
+            } else {
+                *references -= 1;
             }
         }
     }
 
+    #[inline]
     fn touch(&mut self, view: &StepView<'_>) {
         for &slot in view.slots {
-            self.referenced[slot.index()] = true;
+            let references = &mut self.references[slot.index()];
+            *references = references.saturating_add(1).min(self.most);
         }
         for slot in view.loaded() {
-            self.referenced[slot.index()] = false;
+            self.references[slot.index()] = 0;
         }
     }
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
-        self.referenced[slot.index()] = false;
+        self.references[slot.index()] = 0;
     }
 }
 
@@ -60,14 +89,14 @@ mod tests {
     use crate::residency::testing::Bench;
 
     #[test]
-    fn the_hand_clears_bits_and_passes_over_pins() {
+    fn the_hand_takes_references_and_passes_over_pins() {
         let mut bench = Bench::new("clock", 3, 9);
         bench.step(&[0]);
         bench.step(&[1]);
         bench.step(&[2]);
         bench.step(&[0]);
-        assert_eq!(bench.step(&[3]).victims(), [1], "0 is referenced, loses its bit, 1 goes");
-        assert_eq!(bench.step(&[2, 4]).victims(), [0], "2 is pinned: passed over, bit unchanged");
+        assert_eq!(bench.step(&[3]).victims(), [1], "0 is referenced, loses its reference, 1 goes");
+        assert_eq!(bench.step(&[2, 4]).victims(), [0], "2 is pinned: passed over, count unchanged");
         assert_eq!(bench.step(&[5]).victims(), [3], "the hand stands after 4's slot");
     }
 }

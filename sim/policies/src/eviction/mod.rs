@@ -15,7 +15,7 @@ use kvtier_units::{BlockId, Seed, Slot};
 use serde::de::DeserializeOwned;
 
 pub use belady::Belady;
-pub use clock::Clock;
+pub use clock::{Clock, ClockParams};
 pub use fifo::Fifo;
 pub use lfu::Lfu;
 pub use lru::Lru;
@@ -172,8 +172,11 @@ pub struct Entry {
     pub reads_scores: bool,
     /// Bytes of state it keeps.
     pub state: StateClass,
-    build: fn(&toml::Table, BufferShape) -> Result<Box<dyn HotBuffer>, PolicyError>,
+    build: Build,
 }
+
+/// Builds a hot buffer from its policy's parameters.
+type Build = fn(&toml::Table, BufferShape) -> Result<Box<dyn HotBuffer>, PolicyError>;
 
 impl Entry {
     /// A hot buffer run by this policy.

@@ -1,0 +1,113 @@
+//! Miss counts with selections of one block against libCacheSim 0.3.5 on unit-size objects: `data/reference.csv`
+//! holds its figures (trace, policy, parameters as given to it, seed, cache objects, requests, misses).
+
+#![allow(clippy::unwrap_used)] // a failing test or bench may panic
+
+mod trace;
+
+use kvtier_policies::eviction::{BufferShape, EVICTION, find};
+use kvtier_policies::{Foresight, Selection, StreamPlan, WarmLookup};
+use kvtier_units::{BlockId, Seed};
+use trace::Trace;
+
+/// Policies whose definitions agree: the reference's name and parameters, ours.
+const EQUAL: &[(&str, &str, &str, &str)] = &[
+    ("fifo", "", "fifo", ""),
+    ("lru", "", "lru", ""),
+    ("clock", "", "clock", ""),
+    ("clock", "n-bit-counter=2", "clock", "bits = 2"),
+    ("clock", "n-bit-counter=3", "clock", "bits = 3"),
+    ("lfu", "", "lfu", ""),
+    ("belady", "", "belady", ""),
+];
+
+/// 200 k accesses drawn from a Zipf distribution (exponent 1) over 10 k blocks.
+fn zipf_small() -> Trace {
+    let bytes = include_bytes!("data/zipf_small.u16");
+    let ids = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_le_bytes([pair[0], pair[1]])));
+    Trace { accesses: ids.collect(), blocks: 10_000 }
+}
+
+/// 100 k blocks in turn, 50 times.
+fn cycle() -> Trace {
+    Trace { accesses: (0..50).flat_map(|_| 0..100_000).collect(), blocks: 100_000 }
+}
+
+/// The next access to the same block after each, `u32::MAX` where there is none.
+fn next_uses(trace: &Trace) -> Vec<u32> {
+    let mut last = vec![u32::MAX; trace.blocks as usize];
+    let mut next = vec![0; trace.accesses.len()];
+    for (at, &block) in trace.accesses.iter().enumerate().rev() {
+        next[at] = last[block as usize];
+        last[block as usize] = u32::try_from(at).unwrap();
+    }
+    next
+}
+
+/// Misses of one of our policies, one block a step.
+fn misses(trace: &Trace, next: &[u32], policy: &str, params: &str, slots: u32) -> u64 {
+    let entry = find(EVICTION, policy).unwrap();
+    let shape = BufferShape { slots, blocks: trace.blocks, k: 1, seed: Seed(1) };
+    let mut buffer = entry.build(&params.parse().unwrap(), shape).unwrap();
+    let mut plan = StreamPlan::default();
+    let mut misses = 0;
+    for (block, next_use) in trace.accesses.chunks_exact(1).zip(next.chunks_exact(1)) {
+        let selection = Selection {
+            blocks: &[BlockId(block[0])],
+            scores: &[],
+            near: &[],
+            newest: false,
+            grown: None,
+            foresight: Some(Foresight { next_use, grown_next_use: u32::MAX }),
+        };
+        buffer.step(0, &selection, None, WarmLookup::NONE, &mut plan);
+        misses += plan.counts.misses;
+    }
+    misses
+}
+
+/// One line of the reference: (policy, parameters, cache objects, misses).
+fn reference(trace: &str) -> Vec<(&'static str, &'static str, u32, u64)> {
+    let rows = include_str!("data/reference.csv").lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split(',').collect();
+        let [name, policy, params, _, objects, _, misses] = fields[..] else {
+            panic!("seven fields: {line}")
+        };
+        (name == trace).then(|| (policy, params, objects.parse().unwrap(), misses.parse().unwrap()))
+    });
+    rows.collect()
+}
+
+fn assert_equals_the_reference(name: &str, trace: &Trace, sizes: usize) {
+    let rows = reference(name);
+    let next = next_uses(trace);
+    let mut wrong = Vec::new();
+    for &(policy, params, ours, our_params) in EQUAL {
+        let listed: Vec<_> = rows.iter().filter(|row| (row.0, row.1) == (policy, params)).collect();
+        assert!(listed.len() >= sizes, "{name} lists {} sizes of {policy} {params}", listed.len());
+        for &&(_, _, slots, expected) in &listed {
+            let found = misses(trace, &next, ours, our_params, slots);
+            if found != expected {
+                wrong.push(format!("{ours} {our_params} with {slots} slots: {found}, reference {expected}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{name}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn zipf_small_equals_the_reference() {
+    assert_equals_the_reference("zipf_small", &zipf_small(), 5);
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "slow without optimisation: run with --release")]
+fn sparse_decode_equals_the_reference() {
+    assert_equals_the_reference("sparse_decode", &trace::sparse_decode(10_000_000), 6);
+}
+
+#[test]
+#[cfg_attr(debug_assertions, ignore = "slow without optimisation: run with --release")]
+fn loop_equals_the_reference() {
+    assert_equals_the_reference("loop", &cycle(), 11);
+}
