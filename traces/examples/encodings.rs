@@ -1,6 +1,8 @@
 //! Rewrites a trace with each candidate encoding and prints file size and decoding speed, for traces/FORMAT.md.
 //! Run: cargo run --release -p kvtier-traces --example encodings -- TRACE
 
+#![allow(clippy::print_stdout)] // a command-line tool
+
 use kvtier_traces::{Chunk, Coding, Columns, Layout, Recording, TraceReader, TraceWriter, View};
 use kvtier_units::Bytes;
 use std::hint::black_box;

@@ -1,6 +1,8 @@
 //! Converts the raw recordings into the shipped samples, as traces/samples/README.md describes them.
 //! Run: cargo run --release -p kvtier-traces --example samples -- RAW_FOLDER OUTPUT_FOLDER
 
+#![allow(clippy::print_stdout)] // a command-line tool
+
 use kvtier_traces::import::{RecordingOptions, convert_recordings};
 use std::path::{Path, PathBuf};
 

@@ -3,6 +3,7 @@
 
 mod check;
 mod chunk;
+mod decode;
 mod error;
 mod future;
 mod header;

@@ -1,5 +1,7 @@
 //! Every way a trace can be wrong gives one error that names the file, the field or row, and the remedy.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 mod model;
 
 use arrow_array::builder::{ListBuilder, UInt32Builder};

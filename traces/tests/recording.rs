@@ -1,5 +1,7 @@
 //! A recording, in memory or spilled, equals a naive reading of the rows; a future equals a search of what follows.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 mod model;
 
 use kvtier_traces::{

@@ -1,5 +1,7 @@
 //! The shipped samples are valid and hold what was recorded; raw recordings convert to them, where they are at hand.
 
+#![allow(clippy::print_stdout)] // a skipped test says so
+
 use kvtier_traces::import::{RecordingOptions, convert_recordings};
 use kvtier_traces::{Recording, StepBuf, Summary, View, validate};
 use kvtier_units::Bytes;
