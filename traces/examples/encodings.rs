@@ -78,16 +78,20 @@ fn read_speed(path: &Path, columns: Columns) -> Result<f64, Failure> {
     })
 }
 
-/// Million ids per second of CPU time, over half a second of it: the kernel counts it in ticks.
+/// Million ids per second of CPU time: the best of three half seconds, for the kernel counts it in ticks.
 #[allow(clippy::cast_precision_loss)] // a table's four digits
 fn speed(run: impl Fn() -> Result<u64, Failure>) -> Result<f64, Failure> {
-    let (mut ids, mut spent) = (0, 0);
-    while spent < 500_000_000 {
-        let start = cpu_ns()?;
-        ids += run()?;
-        spent += cpu_ns()? - start;
+    let mut best = 0.0f64;
+    for _ in 0..3 {
+        let (mut ids, mut spent) = (0, 0);
+        while spent < 500_000_000 {
+            let start = cpu_ns()?;
+            ids += run()?;
+            spent += cpu_ns()? - start;
+        }
+        best = best.max(ids as f64 * 1e3 / spent as f64);
     }
-    Ok(ids as f64 * 1e3 / spent as f64)
+    Ok(best)
 }
 
 /// Nanoseconds this thread has been running: other work on the machine disturbs it less than the wall clock.

@@ -4,6 +4,7 @@ use crate::TraceError;
 use kvtier_units::{Bytes, Nanos};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::Path;
 
 /// The version of the format that this crate writes and reads.
@@ -20,6 +21,15 @@ pub enum LoopKind {
     Open,
     /// Attention read the selection, and the text went on from there.
     Closed,
+}
+
+impl fmt::Display for LoopKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            LoopKind::Open => "open",
+            LoopKind::Closed => "closed",
+        })
+    }
 }
 
 /// The shape and origin of a trace; JSON under the metadata key `kvtier.header`.

@@ -13,11 +13,13 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -60,7 +62,8 @@ impl TraceReader {
     pub(crate) fn from_file(file: File, path: &Path) -> Result<TraceReader, TraceError> {
         check_magic(&file, path)?;
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let parquet = ArrowReaderMetadata::load(&file, options).map_err(|e| TraceError::parquet(path, e))?;
+        let parquet = surviving_damage(|| ArrowReaderMetadata::load(&file, options))
+            .map_err(|e| TraceError::parquet(path, e))?;
         let header = read_header(&parquet, path)?;
         header.check(path)?;
         let requests: Vec<Request> = read_metadata(&parquet, REQUESTS_KEY, path)?;
@@ -141,9 +144,9 @@ impl TraceReader {
         }
         let cursor = self.started.as_mut().expect("started above");
         loop {
-            let batch = match cursor.batches.next() {
-                Some(Ok(batch)) => batch,
-                Some(Err(e)) => return Err(arrow_error(e, &self.path)),
+            let batch = surviving_damage(|| cursor.batches.next().transpose().map_err(ParquetError::from));
+            let batch = match batch.map_err(|e| TraceError::parquet(&self.path, e))? {
+                Some(batch) => batch,
                 None => match cursor.checker.missing() {
                     Some(expected) => {
                         return Err(TraceError::Incomplete { path: self.path.clone(), expected });
@@ -285,6 +288,12 @@ fn check_nulls(batch: &RecordBatch, first_row: u64, path: &Path) -> Result<(), T
     Ok(())
 }
 
-fn arrow_error(error: arrow_schema::ArrowError, path: &Path) -> TraceError {
-    TraceError::parquet(path, parquet::errors::ParquetError::External(Box::new(error)))
+/// Runs a call of the Parquet library, which meets some kinds of damage with a panic: it becomes an error here.
+fn surviving_damage<T>(call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    // Unwind safe: on an error the reader gives up, and nothing that the call touched is used again.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        Err(ParquetError::General(format!("the Parquet library gave up on it: {text}")))
+    })
 }

@@ -185,7 +185,7 @@ impl fmt::Display for Summary {
         writeln!(f, "block        {entries} entries, {bytes}")?;
         writeln!(f, "ranks        k = {}, extra = {}", header.k, header.extra)?;
         writeln!(f, "scores       {}", header.score.as_deref().unwrap_or("none"))?;
-        writeln!(f, "loop         {:?}", header.loop_kind)?;
+        writeln!(f, "loop         {}", header.loop_kind)?;
         writeln!(f, "provenance   {}", header.provenance)?;
         writeln!(f, "licence      {}", header.licence)?;
         writeln!(

@@ -170,6 +170,13 @@ fn next_use(recording: &Recording, request: usize, stream: usize, block: u32, fr
 }
 
 #[test]
+fn recordings_and_futures_are_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Recording>();
+    shared::<Future>();
+}
+
+#[test]
 fn a_hand_worked_view_folds_unites_and_reserves() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace.parquet");

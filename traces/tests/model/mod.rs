@@ -10,7 +10,7 @@ use kvtier_units::{BlockId, Bytes, Nanos, Seed};
 use proptest::prelude::*;
 use rand::{Rng, RngExt};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A row that owns its lists.
 #[derive(Clone, Debug, PartialEq)]
@@ -236,6 +236,51 @@ impl Trace {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped first
 fn quantise(score: f16, score_max: f64) -> u16 {
     (score.to_f64() / score_max * 65_535.0).round().min(65_535.0) as u16
+}
+
+/// The error says each of these.
+#[track_caller]
+pub(crate) fn assert_says<T>(result: Result<T, TraceError>, parts: &[&str]) {
+    let Err(error) = result else { panic!("accepted, though it should say {parts:?}") };
+    let text = error.to_string();
+    assert!(text.contains(".parquet"), "no file in: {text}");
+    for part in parts {
+        assert!(text.contains(part), "no {part:?} in: {text}");
+    }
+}
+
+/// A path in a folder of its own, removed in the end.
+pub(crate) struct Fixture {
+    _folder: tempfile::TempDir,
+    pub(crate) path: PathBuf,
+}
+
+pub(crate) fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.parquet");
+    Fixture { _folder: folder, path }
+}
+
+/// Two layers, two steps, one request; two blocks per row, one extra rank.
+pub(crate) fn good() -> Trace {
+    let mut rows = Vec::new();
+    for step in 0..2 {
+        for layer in 0..2 {
+            let place = Place { step, layer, ..Place::default() };
+            rows.push(OwnedRow { place, blocks: vec![1, 0], scores: None, extra: vec![2] });
+        }
+    }
+    let header = Header { layers: vec![3, 5], ..header() };
+    Trace { header, requests: vec![request("r", 10, 2)], rows }
+}
+
+/// The same with two scores in every row.
+pub(crate) fn with_scores(mut trace: Trace, score: f32) -> Trace {
+    trace.header.score = Some("mass".into());
+    for row in &mut trace.rows {
+        row.scores = Some(vec![f16::from_f32(0.5), f16::from_f32(score)]);
+    }
+    trace
 }
 
 /// What a stream's row should be.
