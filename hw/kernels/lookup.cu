@@ -1,0 +1,217 @@
+// One step of residency for all streams of a layer in one launch: look-up, miss compaction, victims, fill, touch,
+// prefetch and growth, exactly as the decision plane does them on the host. One block of 1024 threads per stream;
+// every list is compacted by ballots over contiguous runs, so that no order depends on timing.
+
+const u32 THREADS = 1024;
+const u32 WARPS = THREADS / 32;
+
+// Cuts `n` elements into one contiguous run per warp, a multiple of 32 long.
+__device__ __forceinline__ u32 run_length(u32 n) { return (n + THREADS - 1) / THREADS * 32; }
+
+// Exclusive prefix over the warps' counts in `counts`, for this warp; all warps read the same counts.
+__device__ __forceinline__ u32 warp_prefix(const u32 *counts, u32 &total) {
+    u32 lane = threadIdx.x & 31;
+    u32 before = exclusive_scan(counts[lane], total);
+    return __shfl_sync(FULL, before, threadIdx.x / 32);
+}
+
+// The tables of one stream.
+struct Buffer {
+    u32 *slot_of;  // page table: block to slot
+    u32 *block_of; // tag: slot to block
+    uint4 *fills;  // (block, slot, victim, source)
+};
+
+// Puts `block` into `slot` and notes it as fill number `at`.
+__device__ __forceinline__ void fill_slot(const Buffer &b, u32 at, u32 block, u32 slot, bool evicts, u32 source) {
+    u32 victim = evicts ? b.block_of[slot] : NONE;
+    if (evicts) b.slot_of[victim] = NONE;
+    b.slot_of[block] = slot;
+    b.block_of[slot] = block;
+    b.fills[at] = make_uint4(block, slot, victim, source);
+}
+
+// Looks up the selection in rank order; hits are flagged. Returns this warp's misses.
+__device__ __forceinline__ u32 look_up(const u32 *selected, u32 n, const u32 *slot_of, u32 *slots, u8 *held) {
+    const u32 UNROLL = 4;
+    u32 run = run_length(n), start = threadIdx.x / 32 * run, lane = threadIdx.x & 31, misses = 0;
+    for (u32 base = start; base < start + run; base += 32 * UNROLL) {
+        u32 block[UNROLL], slot[UNROLL];
+#pragma unroll
+        for (u32 u = 0; u < UNROLL; u++) {
+            u32 rank = base + u * 32 + lane;
+            block[u] = rank < n && rank < start + run ? selected[rank] : NONE;
+        }
+#pragma unroll
+        for (u32 u = 0; u < UNROLL; u++) slot[u] = block[u] == NONE ? 0 : slot_of[block[u]];
+#pragma unroll
+        for (u32 u = 0; u < UNROLL; u++) {
+            if (block[u] != NONE) slots[base + u * 32 + lane] = slot[u];
+            bool hit = block[u] != NONE && slot[u] != NONE;
+            if (hit) held[slot[u]] = 1;
+            misses += __popc(__ballot_sync(FULL, block[u] != NONE && slot[u] == NONE));
+        }
+    }
+    return misses;
+}
+
+// Candidates of the next-ranked prefetcher: the first `budget` near misses that are absent. By one warp.
+__device__ __forceinline__ u32 candidates(const u32 *near, u32 n, u32 budget, const u32 *slot_of, u32 *out) {
+    u32 found = 0;
+    for (u32 base = 0; base < n && found < budget; base += 32) {
+        u32 at = base + (threadIdx.x & 31);
+        u32 block = at < n ? near[at] : NONE;
+        bool absent = block != NONE && slot_of[block] == NONE;
+        u32 mask = __ballot_sync(FULL, absent);
+        u32 place = found + lanes_below(mask);
+        if (absent && place < budget) out[place] = block;
+        found += __popc(mask);
+    }
+    return min(found, budget);
+}
+
+// lru-step: the order is stale, loaded, hits, then what was prefetched or has grown; free slots sort with the hits.
+//
+// `ids` names the state of each stream. Per state: `slot_of` of `blocks`, `block_of` and `order` of `slots`,
+// `filled`. Per launched stream: `selected` and `slots_out` of `k`, `near` of `near_stride`, `grown` (or NONE),
+// `fills` of k + budget + 1, `fill_counts` of 4: loads, prefetches, growth, dropped prefetches.
+extern "C" __global__ void __launch_bounds__(THREADS)
+lookup_lru_step(const u32 *ids, const u32 *selected, const u32 *selected_count, u32 k, const u32 *near,
+                const u32 *near_count, u32 near_stride, u32 budget, const u32 *grown, u32 *slot_of, u32 blocks,
+                u32 *block_of, u32 *order, u32 *filled, u32 slots, u32 *slots_out, uint4 *fills, u32 *fill_counts) {
+    extern __shared__ u32 shared[];
+    u32 *before = shared, *after = before + slots, *victims = after + slots, *wanted = victims + k;
+    u8 *held = (u8 *)(wanted + budget + 1);
+    __shared__ u32 warp_misses[WARPS], warp_stale[WARPS], warp_held[WARPS], wanted_count;
+    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
+    u32 stream = blockIdx.x, id = ids[stream], n = selected_count[stream];
+    selected += (u64)stream * k;
+    slots_out += (u64)stream * k;
+    order += (u64)id * slots;
+    Buffer b = {slot_of + (u64)id * blocks, block_of + (u64)id * slots, fills + (u64)stream * (k + budget + 1)};
+
+    for (u32 i = threadIdx.x; i < (slots + 3) / 4; i += THREADS) ((u32 *)held)[i] = 0;
+    for (u32 i = threadIdx.x; i < slots; i += THREADS) before[i] = order[i];
+    u32 was_filled = filled[id];
+    __syncthreads();
+    u32 my_misses = look_up(selected, n, b.slot_of, slots_out, held);
+    if (lane == 0) warp_misses[warp] = my_misses;
+    __syncthreads();
+
+    u32 misses, miss = warp_prefix(warp_misses, misses);
+    u32 used = min(misses, slots - was_filled), need = misses - used;
+    // In the order so far: what is neither held nor loaded into a free slot is stale; victims are the first of it.
+    u32 run = run_length(slots), start = warp * run, stale = 0, kept = 0;
+    for (u32 i = start + lane; i < start + run; i += 32) {
+        u32 slot = i < slots ? before[i] : NONE;
+        bool is_stale = slot < was_filled && !held[slot];
+        bool is_kept = slot != NONE && !is_stale && !(slot >= was_filled && slot < was_filled + used);
+        stale += __popc(__ballot_sync(FULL, is_stale));
+        kept += __popc(__ballot_sync(FULL, is_kept));
+    }
+    if (lane == 0) warp_stale[warp] = stale, warp_held[warp] = kept;
+    __syncthreads();
+    u32 all_stale, all_kept;
+    stale = warp_prefix(warp_stale, all_stale);
+    kept = warp_prefix(warp_held, all_kept);
+    u32 still_stale = all_stale - need;
+    for (u32 i = start + lane; i < start + run; i += 32) {
+        u32 slot = i < slots ? before[i] : NONE;
+        bool is_stale = slot < was_filled && !held[slot];
+        bool is_kept = slot != NONE && !is_stale && !(slot >= was_filled && slot < was_filled + used);
+        u32 stale_mask = __ballot_sync(FULL, is_stale), kept_mask = __ballot_sync(FULL, is_kept);
+        u32 place = stale + lanes_below(stale_mask);
+        if (is_stale && place < need) victims[place] = slot;
+        if (is_stale && place >= need) after[place - need] = slot;
+        if (is_kept) after[still_stale + misses + kept + lanes_below(kept_mask)] = slot;
+        stale += __popc(stale_mask);
+        kept += __popc(kept_mask);
+    }
+    __syncthreads();
+
+    if (misses > 0) {
+        u32 run = run_length(n), start = warp * run;
+        for (u32 base = start; base < start + run; base += 32) {
+            u32 rank = base + lane;
+            bool missed = rank < n && slots_out[rank] == NONE;
+            u32 mask = __ballot_sync(FULL, missed);
+            u32 at = miss + lanes_below(mask);
+            if (missed) {
+                u32 slot = at < used ? was_filled + at : victims[at - used];
+                fill_slot(b, at, selected[rank], slot, at >= used, 0);
+                slots_out[rank] = slot;
+                after[still_stale + at] = slot;
+            }
+            miss += __popc(mask);
+        }
+        __syncthreads();
+    }
+
+    // Prefetches, then growth: each takes the next free slot, or else the oldest stale one, and becomes most recent.
+    u32 now_filled = was_filled + used, inserted = 0;
+    u32 newly = grown ? grown[stream] : NONE;
+    if (budget > 0 || newly != NONE) {
+        if (warp == 0) {
+            u32 found = budget ? candidates(near + (u64)stream * near_stride, near_count[stream], budget, b.slot_of, wanted) : 0;
+            if (lane == 0) wanted_count = found;
+        }
+        __syncthreads();
+        u32 found = wanted_count, room = slots - now_filled + still_stale;
+        u32 prefetched = min(found, room), grows = newly != NONE && room > prefetched;
+        inserted = prefetched + grows;
+        u32 free_used = min(inserted, slots - now_filled);
+        for (u32 i = threadIdx.x; i < inserted; i += THREADS) {
+            u32 slot = i < free_used ? now_filled + i : after[i - free_used];
+            bool is_growth = i == prefetched;
+            fill_slot(b, misses + i, is_growth ? newly : wanted[i], slot, i >= free_used, is_growth ? 2 : 0);
+            before[slots - inserted + i] = slot;
+        }
+        if (threadIdx.x == 0) {
+            u32 *counts = fill_counts + stream * 4;
+            counts[1] = prefetched, counts[2] = grows, counts[3] = found - prefetched;
+        }
+        // The rest closes up in front of what was inserted.
+        u32 from_stale = inserted - free_used, rest = 0;
+        for (u32 i = start + lane; i < start + run; i += 32) {
+            u32 slot = i < slots ? after[i] : NONE;
+            bool stays = slot != NONE && i >= from_stale && !(slot >= now_filled && slot < now_filled + free_used);
+            rest += __popc(__ballot_sync(FULL, stays));
+        }
+        if (lane == 0) warp_stale[warp] = rest;
+        __syncthreads();
+        u32 all;
+        rest = warp_prefix(warp_stale, all);
+        for (u32 i = start + lane; i < start + run; i += 32) {
+            u32 slot = i < slots ? after[i] : NONE;
+            bool stays = slot != NONE && i >= from_stale && !(slot >= now_filled && slot < now_filled + free_used);
+            u32 mask = __ballot_sync(FULL, stays);
+            if (stays) order[rest + lanes_below(mask)] = slot;
+            rest += __popc(mask);
+        }
+        for (u32 i = slots - inserted + threadIdx.x; i < slots; i += THREADS) order[i] = before[i];
+        now_filled += free_used;
+    } else {
+        for (u32 i = threadIdx.x; i < slots; i += THREADS) order[i] = after[i];
+        if (threadIdx.x < 3) fill_counts[stream * 4 + 1 + threadIdx.x] = 0;
+    }
+    if (threadIdx.x == 0) {
+        fill_counts[stream * 4] = misses;
+        filled[id] = now_filled;
+    }
+}
+
+// Empties the buffers of `ids`, then puts blocks `first .. first + count` into slots 0, 1, .. as at a request's start.
+extern "C" __global__ void __launch_bounds__(THREADS)
+open_streams(const u32 *ids, const u32 *first, const u32 *count, u32 *slot_of, u32 blocks, u32 *block_of, u32 *order,
+             u32 *filled, u32 slots) {
+    u32 id = ids[blockIdx.x], from = first[blockIdx.x], n = count[blockIdx.x];
+    slot_of += (u64)id * blocks;
+    block_of += (u64)id * slots;
+    order += (u64)id * slots;
+    for (u32 i = threadIdx.x; i < blocks; i += THREADS) slot_of[i] = i >= from && i < from + n ? i - from : NONE;
+    for (u32 i = threadIdx.x; i < slots; i += THREADS) {
+        block_of[i] = i < n ? from + i : NONE;
+        order[i] = n + i < slots ? n + i : n + i - slots;
+    }
+    if (threadIdx.x == 0) filled[id] = n;
+}

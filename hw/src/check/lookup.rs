@@ -1,0 +1,35 @@
+//! Residency: short runs of odd shapes on both planes.
+
+use super::Bench;
+use crate::HwError;
+use crate::ops::lookup::Lookup;
+use crate::parity::{self, Scenario};
+use rand::RngExt;
+
+pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
+    let lookup = Lookup::load(&bench.device)?;
+    for (k, slots, prefetch, recent) in
+        [(1, 1, 0, false), (32, 32, 0, true), (32, 64, 4, false), (33, 77, 40, true), (300, 1500, 7, false)]
+    {
+        let scenario = Scenario {
+            name: format!("k {k}, {slots} slots, prefetch {prefetch}, recent {recent}"),
+            seats: 3,
+            layers: 2,
+            head_groups: 2,
+            slots,
+            k,
+            entries: 3,
+            prompt_blocks: (k.div_ceil(2), 6 * slots + 50),
+            steps_per_request: (1, 40),
+            churn: 60,
+            prefetch,
+            recent,
+            steps: 120,
+            seed: bench.rng.random(),
+        };
+        let agreement = parity::run(&bench.device, &lookup, "lru-step", &scenario)?;
+        let wrong = agreement.mismatches.max(u64::from(!agreement.holds()));
+        bench.note(format!("lru-step, {}", scenario.name), wrong as f64, 0.0);
+    }
+    Ok(())
+}

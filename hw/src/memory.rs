@@ -1,0 +1,224 @@
+//! Memory that the device reaches: its own, and pinned host memory mapped into its address space.
+
+use crate::error::{During, HwError};
+use crate::{Device, Stream};
+use bytemuck::Pod;
+use cudarc::driver::{result, sys};
+use std::marker::PhantomData;
+use std::mem::size_of;
+use std::slice;
+
+/// Elements of device memory.
+pub struct DeviceBuffer<T> {
+    device: Device,
+    address: sys::CUdeviceptr,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+impl<T: Pod> DeviceBuffer<T> {
+    /// `len` elements with undefined contents.
+    ///
+    /// # Errors
+    /// If the device has too little memory.
+    pub fn new(device: &Device, len: usize) -> Result<DeviceBuffer<T>, HwError> {
+        device.bind()?;
+        let bytes = len * size_of::<T>();
+        // SAFETY: the memory is freed by this buffer alone; nothing reads it before it is written.
+        let address = unsafe { result::malloc_sync(bytes.max(16)) }.map_err(|error| match error.0 {
+            sys::cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY => {
+                let (free, total) = result::mem_get_info().unwrap_or((0, device.info().memory));
+                HwError::OutOfDeviceMemory { asked: bytes, free, total }
+            }
+            _ => HwError::Call { what: "allocating device memory", source: error },
+        })?;
+        Ok(DeviceBuffer { device: device.clone(), address, len, elements: PhantomData })
+    }
+
+    /// A copy of host data.
+    ///
+    /// # Errors
+    /// If the device has too little memory.
+    pub fn from_host(device: &Device, data: &[T]) -> Result<DeviceBuffer<T>, HwError> {
+        let mut buffer = DeviceBuffer::new(device, data.len())?;
+        buffer.write(data)?;
+        Ok(buffer)
+    }
+
+    /// `len` elements whose every byte is `byte`.
+    ///
+    /// # Errors
+    /// If the device has too little memory.
+    pub fn filled(device: &Device, len: usize, byte: u8) -> Result<DeviceBuffer<T>, HwError> {
+        let mut buffer = DeviceBuffer::new(device, len)?;
+        buffer.fill(byte)?;
+        Ok(buffer)
+    }
+
+    /// Sets every byte.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn fill(&mut self, byte: u8) -> Result<(), HwError> {
+        self.device.bind()?;
+        // SAFETY: the range is this buffer's.
+        unsafe { result::memset_d8_sync(self.address, byte, self.len * size_of::<T>()) }
+            .during("setting device memory")?;
+        self.device.synchronize()
+    }
+
+    /// Overwrites the first elements with host data and waits.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    ///
+    /// # Panics
+    /// If the data is longer than the buffer.
+    pub fn write(&mut self, data: &[T]) -> Result<(), HwError> {
+        assert!(data.len() <= self.len, "data of {} elements fits a buffer of {}", data.len(), self.len);
+        self.device.bind()?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the range is this buffer's, as just asserted.
+        unsafe { result::memcpy_htod_sync(self.address, data) }.during("copying to the device")?;
+        self.device.synchronize()
+    }
+
+    /// Everything submitted so far is awaited and the contents copied to the host.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn read(&self) -> Result<Vec<T>, HwError> {
+        let mut data = vec![T::zeroed(); self.len];
+        self.read_into(&mut data)?;
+        Ok(data)
+    }
+
+    /// As [`DeviceBuffer::read`], for the first elements, into memory at hand.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn read_into(&self, data: &mut [T]) -> Result<(), HwError> {
+        assert!(data.len() <= self.len, "no more is read than there is");
+        self.device.synchronize()?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the range is this buffer's, as just asserted.
+        unsafe { result::memcpy_dtoh_sync(data, self.address) }.during("copying from the device")
+    }
+
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Device address of the first element.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Device address of element `at`.
+    pub fn address_of(&self, at: usize) -> u64 {
+        assert!(at <= self.len, "an address within the buffer");
+        self.address + (at * size_of::<T>()) as u64
+    }
+}
+
+impl<T> Drop for DeviceBuffer<T> {
+    fn drop(&mut self) {
+        if self.device.bind().is_ok() {
+            // SAFETY: allocated by this buffer and freed once. A failure here has been reported by an earlier call.
+            unsafe { result::free_sync(self.address) }.ok();
+        }
+    }
+}
+
+/// Pinned host memory that kernels and copy engines reach.
+pub struct PinnedBuffer<T> {
+    device: Device,
+    host: *mut T,
+    address: u64,
+    len: usize,
+}
+
+impl<T: Pod> PinnedBuffer<T> {
+    /// `len` elements with undefined contents (zeros where the pages are fresh).
+    ///
+    /// # Errors
+    /// If the host cannot pin that much.
+    pub fn new(device: &Device, len: usize) -> Result<PinnedBuffer<T>, HwError> {
+        device.bind()?;
+        let bytes = len * size_of::<T>();
+        let refused = |error: cudarc::driver::DriverError| HwError::TooLittlePinnable {
+            asked: bytes,
+            why: error.error_name().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned()),
+        };
+        let flags = sys::CU_MEMHOSTALLOC_DEVICEMAP | sys::CU_MEMHOSTALLOC_PORTABLE;
+        // SAFETY: freed by this buffer alone.
+        let host = unsafe { result::malloc_host(bytes.max(16), flags) }.map_err(refused)?;
+        let mut address = 0;
+        // SAFETY: both pointers are valid for the call.
+        unsafe { sys::cuMemHostGetDevicePointer_v2(&raw mut address, host, 0) }.result().map_err(refused)?;
+        Ok(PinnedBuffer { device: device.clone(), host: host.cast(), address, len })
+    }
+
+    /// The elements, for reading by the host. The caller has waited for the device's writes.
+    pub fn as_slice(&self) -> &[T] {
+        // SAFETY: the allocation holds `len` elements of a type for which any bytes are valid.
+        unsafe { slice::from_raw_parts(self.host, self.len) }
+    }
+
+    /// The elements, for writing by the host. The caller has waited for the device's use.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { slice::from_raw_parts_mut(self.host, self.len) }
+    }
+
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The address at which kernels reach the first element.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl<T> Drop for PinnedBuffer<T> {
+    fn drop(&mut self) {
+        if self.device.bind().is_ok() {
+            // SAFETY: allocated by this buffer and freed once.
+            unsafe { result::free_host(self.host.cast()) }.ok();
+        }
+    }
+}
+
+// SAFETY: the pointer is to memory that no thread owns; access follows the borrow rules.
+unsafe impl<T: Send> Send for PinnedBuffer<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for PinnedBuffer<T> {}
+
+/// Copies by a copy engine: device to device, host to device or back, by address.
+///
+/// # Safety
+/// Both ranges must be valid, and stay so until the copy is done.
+///
+/// # Errors
+/// If the driver fails.
+pub unsafe fn copy_async(stream: &Stream, to: u64, from: u64, bytes: usize) -> Result<(), HwError> {
+    // SAFETY: promised by the caller.
+    unsafe { sys::cuMemcpyAsync(to, from, bytes, stream.raw()) }.result().during("copying")
+}

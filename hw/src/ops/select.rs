@@ -1,0 +1,105 @@
+//! Selection: page bounds and top k.
+
+use super::count32;
+use crate::compile::{Module, SELECT};
+use crate::{Device, DeviceBuffer, HwError, Kernel, Shape, Stream};
+
+/// Bytes of a page's summary: 128 maxima and 128 minima, bf16.
+pub const SUMMARY_BYTES: usize = 512;
+/// Thread blocks per multiprocessor.
+const BLOCKS_PER_SM: u32 = 3;
+
+/// Scores of every stream's candidates: `counts[stream]` of them, `stride` apart.
+pub struct Scores {
+    /// Streams x stride.
+    pub scores: DeviceBuffer<f32>,
+    /// Candidates per stream.
+    pub counts: DeviceBuffer<u32>,
+    /// Elements between two streams' scores.
+    pub stride: u32,
+}
+
+/// The selection kernels.
+pub struct Select {
+    device: Device,
+    bound: [Kernel; 2],
+    top_k: Kernel,
+    _module: Module,
+}
+
+impl Select {
+    /// Compiles and loads them.
+    ///
+    /// # Errors
+    /// If they cannot be compiled or loaded.
+    pub fn load(device: &Device) -> Result<Select, HwError> {
+        let module = Module::load(device, SELECT)?;
+        Ok(Select {
+            device: device.clone(),
+            bound: [module.kernel("quest_bound_g4", 0)?, module.kernel("quest_bound_g8", 0)?],
+            top_k: module.kernel("top_k", 64 << 10)?,
+            _module: module,
+        })
+    }
+
+    /// Scores every page by the largest bound among the heads of its group (4 or 8).
+    ///
+    /// # Errors
+    /// If the launch is refused.
+    pub fn bound(
+        &self,
+        stream: &Stream,
+        group: u32,
+        queries: &DeviceBuffer<u16>,
+        summaries: u64,
+        scores: &Scores,
+    ) -> Result<(), HwError> {
+        let kernel = match group {
+            4 => self.bound[0],
+            8 => self.bound[1],
+            _ => panic!("groups of 4 or 8 heads, not {group}"),
+        };
+        let arguments = [
+            queries.address(),
+            summaries,
+            scores.counts.address(),
+            u64::from(scores.stride),
+            scores.counts.len() as u64,
+            scores.scores.address(),
+        ];
+        let grid = self.device.info().sms * BLOCKS_PER_SM;
+        // SAFETY: as declared in select.cu.
+        unsafe { stream.launch(kernel, Shape::flat(grid, 128), &arguments) }
+    }
+
+    /// The `k` best of each stream in rank order, ties to the lower index, `k` apart; `taken` says how many.
+    ///
+    /// # Errors
+    /// If the launch is refused.
+    ///
+    /// # Panics
+    /// If k exceeds 4096.
+    pub fn top_k(
+        &self,
+        stream: &Stream,
+        scores: &Scores,
+        k: u32,
+        best: &DeviceBuffer<u32>,
+        taken: &DeviceBuffer<u32>,
+    ) -> Result<(), HwError> {
+        assert!(k <= 4096, "k of {k} is beyond 4096");
+        let padded = k.next_power_of_two().max(2);
+        let arguments = [
+            scores.scores.address(),
+            scores.counts.address(),
+            u64::from(scores.stride),
+            u64::from(k),
+            u64::from(padded),
+            best.address(),
+            taken.address(),
+        ];
+        let shape = Shape { shared: padded * 8, ..Shape::flat(count32(scores.counts.len()), 1024) };
+        // SAFETY: as declared in select.cu.
+        unsafe { stream.launch(self.top_k, shape, &arguments) }
+    }
+}

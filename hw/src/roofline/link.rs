@@ -1,0 +1,208 @@
+//! Swap-in, write-back, and what they cost attention that runs beside them.
+
+use super::Bench;
+use crate::ops::attend::{AttendGqa, Attended, Gqa, HEAD_DIM, Reading};
+use crate::ops::count32;
+use crate::ops::dense::BF16_NOISE;
+use crate::ops::swap::{Fills, Move, Moves, Pools, Swap, Width};
+use crate::{DeviceBuffer, Event, HwError, PinnedBuffer, Spread, Stream};
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+const FRAMES_BYTES: usize = 1 << 30;
+
+struct Link {
+    swap: Swap,
+    home: PinnedBuffer<u8>,
+    frames: DeviceBuffer<u8>,
+    rng: Pcg64Mcg,
+}
+
+impl Link {
+    fn pools(&self, block_bytes: u32) -> Pools {
+        Pools { home: self.home.address(), frames: self.frames.address(), block_bytes }
+    }
+
+    /// Random distinct-enough moves: each of `groups` requests draws `per` blocks from its own slice of the region.
+    fn moves(&mut self, block_bytes: u32, region: usize, groups: usize, per: usize) -> Vec<Move> {
+        let slice = count32(region.min(self.home.len()) / block_bytes as usize / groups);
+        let mut frames: Vec<u32> = (0..count32(FRAMES_BYTES / block_bytes as usize)).collect();
+        frames.shuffle(&mut self.rng);
+        let mut moves = Vec::with_capacity(groups * per);
+        for group in 0..count32(groups) {
+            for _ in 0..per {
+                let home = group * slice + self.rng.random_range(0..slice);
+                moves.push(Move { home, frame: frames[moves.len() % frames.len()] });
+            }
+        }
+        moves
+    }
+}
+
+pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
+    let device = bench.device.clone();
+    let mut link = Link {
+        swap: Swap::load(&device)?,
+        home: PinnedBuffer::new(&device, bench.pinned_bytes)?,
+        frames: DeviceBuffer::new(&device, FRAMES_BYTES)?,
+        rng: Pcg64Mcg::seed_from_u64(13),
+    };
+    by_size(bench, &mut link)?;
+    small_rows(bench, &mut link)?;
+    against_one_block_per_request(bench, &mut link)?;
+    beside_attention(bench, &mut link)
+}
+
+/// Blocks of 2 KiB and more from 4 GiB, at several totals and widths of the grid.
+fn by_size(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
+    let goals = [(1usize << 20, Some(0.65)), (16 << 20, Some(0.90)), (128 << 20, Some(0.90))];
+    for block_bytes in [2048u32, 8192, 32768] {
+        for (total, goal) in goals {
+            let per = total / block_bytes as usize;
+            let sets: Vec<Moves> = (0..6)
+                .map(|_| Moves::from_host(&bench.device, &link.moves(block_bytes, 4 << 30, 1, per)))
+                .collect::<Result<_, _>>()?;
+            for grid in [16u32, 66, 132, 264] {
+                let width = Width { grid, block: 512 };
+                let pools = link.pools(block_bytes);
+                let time = bench.stream.time_in_graph(sets.len(), 5, |at| {
+                    link.swap.swap_in(&bench.stream, pools, &sets[at], width)
+                })?;
+                let shape = format!("{per} x {block_bytes} B, 4 GiB, grid {grid}");
+                bench.bandwidth("swap-in", shape, total as u64, time, ("large copy", bench.ceilings.to_device), goal);
+            }
+            let width = Width { grid: 66, block: 512 };
+            let pools = link.pools(block_bytes);
+            let time = bench.stream.time_in_graph(sets.len(), 5, |at| {
+                link.swap.write_back(&bench.stream, pools, &sets[at], width)
+            })?;
+            let shape = format!("{per} x {block_bytes} B, 4 GiB, grid 66");
+            bench.bandwidth("write-back", shape, total as u64, time, ("large copy", bench.ceilings.to_host), None);
+        }
+    }
+    Ok(())
+}
+
+/// 656-byte rows of 64 requests x 2048 misses over the whole region: as they come, and with the sort in the timing.
+fn small_rows(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
+    let (requests, per, region) = (64usize, 2048usize, bench.pinned_bytes);
+    for block_bytes in [656u32, 1152] {
+        let mut moves = Vec::new();
+        let mut fills = Vec::new();
+        let slice = count32(region / block_bytes as usize / requests);
+        // A request draws from 128 Ki rows of its slice, as one of 128k tokens does.
+        let context = slice.min(131_072);
+        for request in 0..count32(requests) {
+            let mut chosen: Vec<u32> = (0..context).collect();
+            let (chosen, _) = chosen.partial_shuffle(&mut link.rng, per);
+            for (at, &mut block) in (0u32..).zip(chosen) {
+                fills.push([block, at, u32::MAX, 0]);
+                moves.push(Move { home: request * slice + block, frame: request * count32(per) + at });
+            }
+        }
+        let device = &bench.device;
+        let (unsorted, sorted) = (Moves::from_host(device, &moves)?, Moves::from_host(device, &moves)?);
+        let fills = DeviceBuffer::from_host(device, &fills)?;
+        let count = DeviceBuffer::from_host(device, &vec![count32(per); requests])?;
+        let bases = |by: u32| DeviceBuffer::from_host(device, &(0..count32(requests)).map(|r| r * by).collect::<Vec<_>>());
+        let (home_base, frame_base) = (bases(slice)?, bases(count32(per))?);
+        let zero = DeviceBuffer::<u32>::filled(device, 1, 0)?;
+        let list = Fills {
+            fills: &fills,
+            count: &count,
+            stride: count32(per),
+            home_base: &home_base,
+            frame_base: &frame_base,
+            streams: count32(requests),
+            blocks: context,
+        };
+        let pools = link.pools(block_bytes);
+        let bytes = (requests * per) as u64 * u64::from(block_bytes);
+        for grid in [16u32, 33, 66, 132, 264, 528] {
+            let width = Width { grid, block: 512 };
+            let shape = format!("{requests} x {per} x {block_bytes} B, {} GiB, grid {grid}", region >> 30);
+            let time = bench.stream.time_in_graph(2, 5, |_| link.swap.swap_in(&bench.stream, pools, &unsorted, width))?;
+            bench.bandwidth("swap-in", shape.clone(), bytes, time, ("large copy", bench.ceilings.to_device), None);
+            let time = bench.stream.time_in_graph(2, 5, |_| {
+                // SAFETY: both counters live until the measurement is over.
+                unsafe { crate::copy_async(&bench.stream, sorted.count.address(), zero.address(), 4) }?;
+                link.swap.order(&bench.stream, &list, &sorted)?;
+                link.swap.swap_in(&bench.stream, pools, &sorted, width)
+            })?;
+            let goal = (block_bytes == 656).then_some(0.75);
+            bench.bandwidth("sort and swap-in", shape, bytes, time, ("large copy", bench.ceilings.to_device), goal);
+        }
+        let time = bench.stream.time_in_graph(4, 5, |_| {
+            // SAFETY: as above.
+            unsafe { crate::copy_async(&bench.stream, sorted.count.address(), zero.address(), 4) }?;
+            link.swap.order(&bench.stream, &list, &sorted)
+        })?;
+        bench.duration("sort", format!("{requests} x {per} of {context}"), time, ("one graph node", bench.ceilings.graph_node), None);
+    }
+    Ok(())
+}
+
+/// Batch 1, 2048 misses of small rows: the flat grid against one thread block per request.
+fn against_one_block_per_request(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
+    for (block_bytes, batch, per) in [(656u32, 1usize, 2048usize), (1152, 1, 2048), (656, 1, 256), (656, 8, 2048), (8192, 1, 64)] {
+        let region = batch * (84 << 20);
+        let sets: Vec<Moves> = (0..8)
+            .map(|_| Moves::from_host(&bench.device, &link.moves(block_bytes, region, batch, per)))
+            .collect::<Result<_, _>>()?;
+        let first: Vec<u32> = (0..=batch).map(|request| count32(request * per)).collect();
+        let first = DeviceBuffer::from_host(&bench.device, &first)?;
+        let pools = link.pools(block_bytes);
+        let yardstick = bench.stream.time_in_graph(sets.len(), 5, |at| {
+            link.swap.swap_in_per_request(&bench.stream, pools, &sets[at], &first)
+        })?;
+        for grid in [33u32, 132, 264] {
+            let width = Width { grid, block: 512 };
+            let time = bench.stream.time_in_graph(sets.len(), 5, |at| {
+                link.swap.swap_in(&bench.stream, pools, &sets[at], width)
+            })?;
+            let goal = (batch == 1 && per == 2048).then_some(5.0);
+            let shape = format!("batch {batch}, {per} x {block_bytes} B, grid {grid}");
+            bench.duration("swap-in", shape, time, ("one block per request", yardstick.micros()), goal);
+        }
+    }
+    Ok(())
+}
+
+/// Attention at batch 64 with a swap-in of about the same length beside it, against the longer of the two alone.
+fn beside_attention(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
+    let device = bench.device.clone();
+    let kernels = AttendGqa::load(&device)?;
+    let (gqa, streams, tokens) = (Gqa { page: 16, group: 4 }, 512usize, 2048u32);
+    let bytes = streams * tokens as usize * HEAD_DIM * 4;
+    let pool = DeviceBuffer::<u8>::new(&device, bytes)?;
+    let queries = DeviceBuffer::<u16>::new(&device, streams * 4 * HEAD_DIM)?;
+    bench.dense.fill_noise(&bench.stream, pool.address(), bytes as u64, 7, BF16_NOISE)?;
+    bench.dense.fill_noise(&bench.stream, queries.address(), (queries.len() * 2) as u64, 8, BF16_NOISE)?;
+    let mut frames: Vec<u32> = (0..count32(bytes / gqa.frame_bytes())).collect();
+    frames.shuffle(&mut link.rng);
+    let lists: Vec<(&[u32], u32)> = frames.chunks_exact(128).map(|list| (list, tokens)).collect();
+    let reading = Reading::from_host(&device, gqa.page, &lists)?;
+    let scratch = kernels.scratch(streams)?;
+    let result = Attended::new(&device, streams, 4, HEAD_DIM)?;
+    let side = Stream::new(&device)?;
+    let moves = Moves::from_host(&device, &link.moves(8192, 4 << 30, 1, 1150))?;
+    let pools = link.pools(8192);
+    for grid in [4u32, 8, 16] {
+        let width = Width { grid, block: 512 };
+        let attend = || kernels.attend(&bench.stream, gqa, &queries, pool.address(), &reading, &scratch, &result, 8);
+        let alone = bench.stream.time(20, attend)?;
+        let swap_alone = side.time(20, || link.swap.swap_in(&side, pools, &moves, width))?;
+        let (begin, end) = (Event::new(&device)?, Event::new(&device)?);
+        let together = bench.stream.time(20, || {
+            side.wait_for(&bench.stream, &begin)?;
+            link.swap.swap_in(&side, pools, &moves, width)?;
+            attend()?;
+            bench.stream.wait_for(&side, &end)
+        })?;
+        let longer = Spread::micros(&alone).max(swap_alone.micros());
+        let shape = format!("attend {:.1} us with swap-in {:.1} us on grid {grid}", alone.micros(), swap_alone.micros());
+        bench.duration("overlap", shape, together, ("longer of the two", longer), Some(1.0 / 1.10));
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! The ceilings: what memory and link give to a plain copy, and what a launch costs.
+
+use crate::ops::dense::{BF16_NOISE, Dense};
+use crate::{Device, DeviceBuffer, HwError, PinnedBuffer, Stream, copy_async};
+use serde::Serialize;
+
+/// Bandwidths in GB/s and times in microseconds, all from one run.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Ceilings {
+    /// Device memory to itself, bytes read plus bytes written.
+    pub copy: f64,
+    /// A kernel that only reads device memory.
+    pub read: f64,
+    /// Large pinned copy to the device.
+    pub to_device: f64,
+    /// Large pinned copy to the host.
+    pub to_host: f64,
+    /// One empty kernel within a graph, us.
+    pub graph_node: f64,
+}
+
+pub(super) fn ceilings(device: &Device, stream: &Stream, dense: &Dense) -> Result<Ceilings, HwError> {
+    let bytes = 2usize << 30;
+    let (a, b) = (DeviceBuffer::<u8>::new(device, bytes)?, DeviceBuffer::<u8>::new(device, bytes)?);
+    dense.fill_noise(stream, a.address(), bytes as u64, 1, BF16_NOISE)?;
+    // SAFETY: both buffers are that long and live until the measurement is over.
+    let copy = stream.time(10, || unsafe { copy_async(stream, b.address(), a.address(), bytes) })?;
+    let mut read = 0f64;
+    for per_sm in [2, 4, 8] {
+        let grid = device.info().sms * per_sm;
+        let time = stream.time(10, || dense.stream_weights(stream, a.address(), bytes as u64, grid))?;
+        read = read.max(time.gigabytes_per_second(bytes as u64));
+    }
+    let large = 512usize << 20;
+    let host = PinnedBuffer::<u8>::new(device, large)?;
+    // SAFETY: as above.
+    let to_device = stream.time(5, || unsafe { copy_async(stream, b.address(), host.address(), large) })?;
+    // SAFETY: as above.
+    let to_host = stream.time(5, || unsafe { copy_async(stream, host.address(), b.address(), large) })?;
+    let graph_node = stream.time_in_graph(200, 10, |_| dense.nothing(stream))?;
+    Ok(Ceilings {
+        copy: copy.gigabytes_per_second(2 * bytes as u64),
+        read,
+        to_device: to_device.gigabytes_per_second(large as u64),
+        to_host: to_host.gigabytes_per_second(large as u64),
+        graph_node: graph_node.micros(),
+    })
+}

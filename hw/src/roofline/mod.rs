@@ -1,0 +1,106 @@
+//! How close every kernel comes to what the machine can do: each figure beside a reference measured in the same run.
+
+mod attend;
+mod link;
+mod lookup;
+mod memory;
+mod select;
+
+use crate::ops::dense::Dense;
+use crate::{Device, DeviceInfo, HwError, Spread, Stream};
+use serde::Serialize;
+
+pub use memory::Ceilings;
+
+/// One kernel at one shape.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Kernel.
+    pub kernel: String,
+    /// Shape.
+    pub shape: String,
+    /// Figure reached, in `unit`.
+    pub achieved: f64,
+    /// GB/s, or us.
+    pub unit: &'static str,
+    /// What it is held against.
+    pub against: &'static str,
+    /// The reference's figure in the same unit.
+    pub reference: f64,
+    /// Achieved over reference; for times, reference over achieved, so that more is better either way.
+    pub ratio: f64,
+    /// The ratio aimed at, where there is one.
+    pub goal: Option<f64>,
+    /// The time of one call.
+    pub time: Spread,
+}
+
+/// All rows of one run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Table {
+    /// The device.
+    pub device: DeviceInfo,
+    /// Bandwidths measured in this run.
+    pub ceilings: Ceilings,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+/// What a measurement works with.
+struct Bench {
+    device: Device,
+    stream: Stream,
+    dense: Dense,
+    ceilings: Ceilings,
+    rows: Vec<Row>,
+    pinned_bytes: usize,
+}
+
+impl Bench {
+    /// A bandwidth against one of the ceilings.
+    fn bandwidth(&mut self, kernel: &str, shape: String, bytes: u64, time: Spread, ceiling: (&'static str, f64), goal: Option<f64>) {
+        let achieved = time.gigabytes_per_second(bytes);
+        self.rows.push(Row {
+            kernel: kernel.into(),
+            shape,
+            achieved,
+            unit: "GB/s",
+            against: ceiling.0,
+            reference: ceiling.1,
+            ratio: achieved / ceiling.1,
+            goal,
+            time,
+        });
+    }
+
+    /// A time against another time.
+    fn duration(&mut self, kernel: &str, shape: String, time: Spread, reference: (&'static str, f64), goal: Option<f64>) {
+        self.rows.push(Row {
+            kernel: kernel.into(),
+            shape,
+            achieved: time.micros(),
+            unit: "us",
+            against: reference.0,
+            reference: reference.1,
+            ratio: reference.1 / time.micros(),
+            goal,
+            time,
+        });
+    }
+}
+
+/// Measures everything, with at most `pinned_bytes` of pinned host memory.
+///
+/// # Errors
+/// If the device fails or has too little memory.
+pub fn run(device: &Device, pinned_bytes: usize) -> Result<Table, HwError> {
+    let stream = Stream::new(device)?;
+    let dense = Dense::load(device)?;
+    let ceilings = memory::ceilings(device, &stream, &dense)?;
+    let mut bench = Bench { device: device.clone(), stream, dense, ceilings, rows: Vec::new(), pinned_bytes };
+    attend::run(&mut bench)?;
+    select::run(&mut bench)?;
+    lookup::run(&mut bench)?;
+    link::run(&mut bench)?;
+    Ok(Table { device: device.info().clone(), ceilings: bench.ceilings, rows: bench.rows })
+}

@@ -1,0 +1,82 @@
+//! Repeated measurements: the median, and how far the repeats lie apart.
+
+use kvtier_units::Nanos;
+use serde::Serialize;
+
+/// A measured time. Picoseconds, since graph nodes are divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Spread {
+    /// Middle of the repeats, ps.
+    pub median_ps: u64,
+    /// Fastest repeat, ps.
+    pub min_ps: u64,
+    /// Slowest repeat, ps.
+    pub max_ps: u64,
+    /// Repeats.
+    pub repeats: u32,
+}
+
+impl Spread {
+    /// The spread of some samples.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn of(mut samples: Vec<Nanos>) -> Spread {
+        assert!(!samples.is_empty(), "a spread needs a sample");
+        samples.sort_unstable();
+        let ps = |at: usize| samples[at].0 * 1000;
+        Spread {
+            median_ps: ps(samples.len() / 2),
+            min_ps: ps(0),
+            max_ps: ps(samples.len() - 1),
+            repeats: u32::try_from(samples.len()).expect("fewer than 2^32 repeats"),
+        }
+    }
+
+    /// The time of one of `calls` equal parts.
+    pub fn divided_by(self, calls: u64) -> Spread {
+        let per = |ps: u64| ps / calls;
+        Spread { median_ps: per(self.median_ps), min_ps: per(self.min_ps), max_ps: per(self.max_ps), ..self }
+    }
+
+    /// Median in microseconds, for tables.
+    pub fn micros(&self) -> f64 {
+        self.median_ps as f64 / 1e6
+    }
+
+    /// GB/s at the median.
+    pub fn gigabytes_per_second(&self, bytes: u64) -> f64 {
+        bytes as f64 * 1000.0 / self.median_ps.max(1) as f64
+    }
+
+    /// Distance of slowest and fastest repeat as a share of the median.
+    pub fn relative(&self) -> f64 {
+        (self.max_ps - self.min_ps) as f64 / self.median_ps.max(1) as f64
+    }
+}
+
+/// An event's milliseconds as nanoseconds.
+pub(crate) fn from_millis(ms: f32) -> Nanos {
+    let ns = (f64::from(ms) * 1e6).round().max(0.0);
+    // A float-to-integer cast saturates; events time far less than 584 years.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Nanos(ns as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_stands_between_the_extremes() {
+        let spread = Spread::of([5, 1, 3].map(Nanos).to_vec());
+        assert_eq!((spread.min_ps, spread.median_ps, spread.max_ps, spread.repeats), (1000, 3000, 5000, 3));
+        assert_eq!(spread.divided_by(2).median_ps, 1500);
+        assert!((spread.gigabytes_per_second(6) - 2.0).abs() < 1e-9, "6 B in 3 ns are 2 GB/s");
+    }
+
+    #[test]
+    fn milliseconds_round_to_nanoseconds() {
+        assert_eq!(from_millis(0.0015), Nanos(1500));
+    }
+}
