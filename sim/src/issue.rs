@@ -1,0 +1,346 @@
+//! Turns the work of a step into operations: which there are, in which queue each runs and what it waits for.
+//! An overlap mode only reorders operations; it stands apart from the executor, which only runs them.
+
+use crate::attribution::{OpKind, Queue, StepSpans};
+use crate::kernels::{Kernel, KernelCosts};
+use crate::links::{Resource, Route};
+use crate::machine::Machine;
+use crate::model::Model;
+use crate::overlap::{Launch, Overlap, TimeConfig, Variant};
+use crate::queues::{Op, OpId, Queues, Work};
+use crate::transfer::{TransferParams, TransferShape};
+use crate::work::{LayerWork, Movement, StepWork};
+use kvtier_units::Nanos;
+
+/// Resources of the links of one GPU.
+pub(crate) const H2D: Resource = Resource(0);
+pub(crate) const D2H: Resource = Resource(1);
+pub(crate) const HOST: Resource = Resource(2);
+pub(crate) const HBM: Resource = Resource(3);
+
+/// Blocks of one issuing step that an attention uses, and the transfer that brings them, if it was still under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Use {
+    pub(crate) transfer: Option<OpId>,
+    pub(crate) blocks: u32,
+}
+
+/// Turns work into operations. What it remembers between steps: transfers that later operations may have to wait for.
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    config: TimeConfig,
+    costs: KernelCosts,
+    transfer: TransferParams,
+    model: Model,
+    graph_node: Nanos,
+    submission: Nanos,
+    /// CPU time up to which submissions have been made.
+    submitted: Nanos,
+    step: u32,
+    /// Uses of prefetched blocks in this step.
+    pub(crate) uses: Vec<Use>,
+    /// Per sparse layer, prefetches issued and perhaps under way: (issuing step, transfer).
+    under_way: Vec<Vec<(u32, OpId)>>,
+    /// Per sparse layer, under layer-ahead: prefetch decided and not yet issued, and its step.
+    decided: Vec<Option<(Movement, u32)>>,
+    /// Per sparse layer, the last write-back.
+    write_backs: Vec<Option<OpId>>,
+    pub(crate) prefetched: bool,
+}
+
+impl Issuer {
+    pub(crate) fn new(machine: &Machine, model: &Model, config: TimeConfig) -> Issuer {
+        let sparse = model.sparse_layers();
+        Issuer {
+            config,
+            costs: KernelCosts::new(machine, model),
+            transfer: machine.transfer,
+            model: model.clone(),
+            graph_node: machine.kernels.graph_node,
+            submission: machine.kernels.submission,
+            submitted: Nanos::ZERO,
+            step: 0,
+            uses: Vec::new(),
+            under_way: vec![Vec::new(); sparse],
+            decided: vec![None; sparse],
+            write_backs: vec![None; sparse],
+            prefetched: false,
+        }
+    }
+
+    /// Issues one step that begins at `now`; the operation returned is its last in the compute queue.
+    pub(crate) fn issue(
+        &mut self,
+        work: &StepWork,
+        now: Nanos,
+        queues: &mut Queues,
+        spans: &mut StepSpans,
+    ) -> OpId {
+        assert_eq!(work.layers.len(), self.model.sparse_layers(), "a step has work for every sparse layer");
+        self.step = work.step;
+        self.uses.clear();
+        self.submitted = now + self.submission;
+        let mut out = Sink { queues, spans };
+        let mut last = None;
+        if self.config.variant == Variant::Offload && work.admission.blocks > 0 {
+            last = Some(self.transfer(
+                &mut out,
+                OpKind::Admit,
+                Queue::Compute,
+                None,
+                &work.admission,
+                [None; 2],
+            ));
+        }
+        let mut sparse = 0;
+        for layer in 0..self.model.layers.len() {
+            let place = u32::try_from(layer).expect("fewer than 2^32 layers");
+            if self.model.layers[layer].sparse && self.config.variant != Variant::Dense {
+                self.issue_sparse(&mut out, place, sparse, work, last);
+            } else {
+                self.kernel(
+                    &mut out,
+                    OpKind::Attend,
+                    place,
+                    self.costs.attend_context(work.context_entries),
+                    [None; 2],
+                );
+            }
+            sparse += usize::from(self.model.layers[layer].sparse);
+            let dense = self.costs.dense(&self.model.layers[layer], work.requests);
+            last = Some(self.kernel(&mut out, OpKind::Dense, place, dense, [None; 2]));
+        }
+        let head = self.costs.head(work.requests);
+        self.push(
+            &mut out,
+            OpKind::Head,
+            Queue::Compute,
+            None,
+            head.nodes,
+            Work::Kernel(head.body),
+            [None; 2],
+        )
+    }
+
+    /// A sparse layer up to its attention; `before` is the last operation of the layer before.
+    fn issue_sparse(
+        &mut self,
+        out: &mut Sink<'_>,
+        place: u32,
+        sparse: usize,
+        step: &StepWork,
+        before: Option<OpId>,
+    ) {
+        let work = &step.layers[sparse];
+        self.kernel(out, OpKind::Select, place, self.costs.select(work.candidate_blocks), [None; 2]);
+        if self.config.variant == Variant::Resident {
+            self.kernel(out, OpKind::Attend, place, self.costs.attend(work.selected_blocks), [None; 2]);
+            return;
+        }
+        let lookup =
+            self.kernel(out, OpKind::Lookup, place, self.costs.lookup(work.selected_blocks), [None; 2]);
+        if self.config.overlap == Overlap::LayerAhead {
+            self.issue_ahead(out, place, sparse, before);
+        }
+        let frames = self.write_backs[sparse];
+        let (uses, arrival) = self.note_uses(out, sparse, work);
+        let attend = match self.config.overlap {
+            Overlap::HitFirst => {
+                self.attend_hits_first(out, place, work, [Some(lookup), frames], uses, arrival)
+            }
+            Overlap::Serial | Overlap::LayerAhead => {
+                if work.demand.blocks > 0 {
+                    let after = [Some(lookup), frames];
+                    self.transfer(out, OpKind::Demand, Queue::Compute, Some(place), &work.demand, after);
+                }
+                self.attend(out, place, work.selected_blocks, uses, arrival)
+            }
+        };
+        if work.prefetch.blocks > 0 {
+            self.prefetched = true;
+            let queue = match self.config.overlap {
+                Overlap::Serial => Some(Queue::Compute),
+                Overlap::HitFirst => Some(Queue::CopyIn),
+                Overlap::LayerAhead => None,
+            };
+            match queue {
+                Some(queue) => {
+                    self.prefetch(out, queue, place, sparse, (work.prefetch, step.step), Some(lookup))
+                }
+                None => self.decided[sparse] = Some((work.prefetch, step.step)),
+            }
+        }
+        if work.written_back > 0 {
+            let whole = Movement {
+                blocks: work.written_back,
+                requests: step.requests,
+                worst_request: u32::try_from(work.written_back.div_ceil(u64::from(step.requests.max(1))))
+                    .unwrap_or(u32::MAX),
+            };
+            let id = self.transfer(
+                out,
+                OpKind::WriteBack,
+                Queue::CopyOut,
+                Some(place),
+                &whole,
+                [Some(attend), None],
+            );
+            self.write_backs[sparse] = Some(id);
+        }
+    }
+
+    /// Attention to the hits, then to the misses, which fly on the copy queue meanwhile.
+    fn attend_hits_first(
+        &mut self,
+        out: &mut Sink<'_>,
+        place: u32,
+        work: &LayerWork,
+        after: [Option<OpId>; 2],
+        uses: (u32, u32),
+        arrival: Option<OpId>,
+    ) -> OpId {
+        if work.demand.blocks == 0 {
+            return self.attend(out, place, work.selected_blocks, uses, arrival);
+        }
+        let misses = self.transfer(out, OpKind::Demand, Queue::CopyIn, Some(place), &work.demand, after);
+        let split = work.resident_blocks > 0;
+        if split {
+            self.attend(out, place, work.resident_blocks, uses, arrival);
+        }
+        let kernel = self.costs.attend(work.demand.blocks);
+        let last = self.kernel(out, OpKind::AttendMisses, place, kernel, [Some(misses), None]);
+        match split {
+            true => self.kernel(out, OpKind::Merge, place, self.costs.merge(work.streams), [None; 2]),
+            false => last,
+        }
+    }
+
+    fn attend(
+        &mut self,
+        out: &mut Sink<'_>,
+        place: u32,
+        blocks: u64,
+        uses: (u32, u32),
+        arrival: Option<OpId>,
+    ) -> OpId {
+        let id = self.kernel(out, OpKind::Attend, place, self.costs.attend(blocks), [arrival, None]);
+        out.queues.set_uses(id, uses);
+        id
+    }
+
+    /// Lists the prefetched blocks that a layer uses first in this step. The last of their transfers to end is
+    /// returned as well: the copy queue runs in order, so waiting for it is waiting for all.
+    fn note_uses(&mut self, out: &Sink<'_>, sparse: usize, work: &LayerWork) -> ((u32, u32), Option<OpId>) {
+        let list = &mut self.under_way[sparse];
+        list.retain(|(_, transfer)| !out.queues.has_ended(*transfer));
+        let first = self.uses.len();
+        for one in &work.prefetch_uses {
+            let transfer =
+                list.iter().find(|(step, _)| *step == one.issued_step).map(|(_, transfer)| *transfer);
+            self.uses.push(Use { transfer, blocks: one.blocks });
+        }
+        let arrival = self.uses[first..].iter().filter_map(|one| one.transfer).max();
+        let index = |at: usize| u32::try_from(at).expect("fewer than 2^32 uses in a step");
+        ((index(first), index(self.uses.len())), arrival)
+    }
+
+    /// During this layer, issues what was decided for the next one; during the last, for the first one.
+    fn issue_ahead(&mut self, out: &mut Sink<'_>, place: u32, sparse: usize, before: Option<OpId>) {
+        let next = (sparse + 1) % self.under_way.len();
+        if let Some(decided) = self.decided[next].take() {
+            self.prefetch(out, Queue::CopyIn, place, next, decided, before);
+        }
+    }
+
+    /// Issues a prefetch for the sparse layer `target`, during the layer at `place`.
+    fn prefetch(
+        &mut self,
+        out: &mut Sink<'_>,
+        queue: Queue,
+        place: u32,
+        target: usize,
+        (movement, decided): (Movement, u32),
+        after: Option<OpId>,
+    ) {
+        let frames = self.write_backs[target];
+        let id = self.transfer(out, OpKind::Prefetch, queue, Some(place), &movement, [after, frames]);
+        self.under_way[target].push((decided, id));
+    }
+
+    fn kernel(
+        &mut self,
+        out: &mut Sink<'_>,
+        kind: OpKind,
+        place: u32,
+        kernel: Kernel,
+        after: [Option<OpId>; 2],
+    ) -> OpId {
+        self.push(out, kind, Queue::Compute, Some(place), kernel.nodes, Work::Kernel(kernel.body), after)
+    }
+
+    fn transfer(
+        &mut self,
+        out: &mut Sink<'_>,
+        kind: OpKind,
+        queue: Queue,
+        place: Option<u32>,
+        movement: &Movement,
+        after: [Option<OpId>; 2],
+    ) -> OpId {
+        let shape = TransferShape {
+            mechanism: self.config.mechanism,
+            order: self.config.order,
+            blocks: movement.blocks,
+            block_bytes: self.model.attention.block_bytes,
+            region: self.config.request_region * u64::from(movement.requests),
+            requests: movement.requests,
+            worst_request: u64::from(movement.worst_request),
+        };
+        let bytes = shape.payload();
+        let span = out.spans.of(place);
+        let link = if kind == OpKind::WriteBack { D2H } else { H2D };
+        *(if link == D2H { &mut span.d2h } else { &mut span.h2d }) += bytes;
+        let work = Work::Transfer {
+            cost: self.transfer.cost(&shape),
+            route: Route::over(&[link, HOST, HBM]),
+            bytes,
+        };
+        self.push(out, kind, queue, place, 1, work, after)
+    }
+
+    #[allow(clippy::too_many_arguments)] // the fields of one operation, in one place
+    fn push(
+        &mut self,
+        out: &mut Sink<'_>,
+        kind: OpKind,
+        queue: Queue,
+        layer: Option<u32>,
+        nodes: u32,
+        work: Work,
+        after: [Option<OpId>; 2],
+    ) -> OpId {
+        let submitted = self.submitted;
+        if self.config.launch == Launch::Stream {
+            self.submitted += self.submission * u64::from(nodes);
+        }
+        out.queues.push(Op {
+            kind,
+            queue,
+            layer,
+            step: self.step,
+            launch: self.graph_node * u64::from(nodes),
+            submitted,
+            work,
+            after,
+            uses: (0, 0),
+            begun: Nanos::ZERO,
+            ended: false,
+        })
+    }
+}
+
+/// Where issued operations go.
+struct Sink<'a> {
+    queues: &'a mut Queues,
+    spans: &'a mut StepSpans,
+}
