@@ -28,13 +28,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                         }
                     }
                 }
-                points.extend(synthetic::baselines(&Choice { requests, machine, ..PLAIN }));
+                if prefetch == "none" {
+                    points.extend(synthetic::baselines(&Choice { requests, machine, ..PLAIN }));
+                }
             }
             points
         }
         _ => synthetic::grid(),
     };
-    let files = kvtier_reports::write(
+    kvtier_reports::write(
         dir.as_ref(),
         &ReportInput {
             title: "Quickstart: SmolLM2 pages on an H100",
@@ -44,8 +46,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             config_toml: "name = \"quickstart\"\ntrace = \"traces/samples/smollm2-pages.parquet\"\n\n[grid]\npolicy = [\"fifo\", \"clock\", \"lru\", \"lru-step\", \"lfu\", \"random\", \"belady\"]\nslots = [32, 48, 64, 96, 128, 256]\noverlap = [\"serial\", \"hit-first\", \"layer-ahead\"]\n",
         },
     )?;
-    for file in files {
-        println!("{}", file.display());
-    }
     Ok(())
 }

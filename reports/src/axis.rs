@@ -44,10 +44,12 @@ impl Axis {
         Axis { range: low..high, ticks, title: title.to_owned(), log: false }
     }
 
-    /// Logarithmic between two positive values, with ticks at 1, 2 and 5 times the powers of ten.
+    /// Logarithmic between two positive values, with ticks at 1, 2 and 5 times the powers of ten, or more on a short one.
     pub(crate) fn log(low: f64, high: f64, title: &str, label: impl Fn(f64) -> String) -> Axis {
         let decades = (-12..=15).map(|power| 10f64.powi(power));
-        let ticks = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|digit| digit * decade));
+        let digits: &[f64] =
+            if high > 8.0 * low { &[1.0, 2.0, 5.0] } else { &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0] };
+        let ticks = decades.flat_map(|decade| digits.iter().map(move |digit| digit * decade));
         let ticks =
             ticks.filter(|tick| (low..=high).contains(tick)).map(|tick| (tick, label(tick))).collect();
         Axis { range: low..high, ticks, title: title.to_owned(), log: true }

@@ -112,6 +112,8 @@ pub(crate) fn draw(shape: Shape, height: f64, paint: impl FnOnce(&Canvas<'_>)) -
         .replace(" opacity=\"1\"", "")
         .replace(" \"", "\"")
         .replace("\n</text>", "</text>")
+        // Half an x-height is a matter of the font; a share of the font size is not.
+        .replace("dy=\"0.5ex\"", "dy=\"0.35em\"")
         .replace(&dashed, &format!("{dashed} stroke-dasharray=\"11,7\""));
     Drawing { body: body.trim().to_owned(), spots, size }
 }
@@ -178,7 +180,7 @@ impl Canvas<'_> {
             Align::Right => HPos::Right,
         };
         let style = font(size, weight, ink).pos(Pos::new(h_pos, VPos::Center));
-        self.area.draw_text(text, &style, point(at)).expect(IN_MEMORY);
+        self.area.draw_text(&legible(text), &style, point(at)).expect(IN_MEMORY);
     }
 
     /// A marker of one of several shapes, or its outline alone.
@@ -216,13 +218,20 @@ impl Canvas<'_> {
         );
     }
 
-    /// Grid, axes, ticks and titles inside the margins (left, top, right, bottom), which hold the labels.
+    /// Where a chart with these axes stands inside the margins (left, top, right, bottom), which hold its labels.
     pub(crate) fn frame<'x>(&self, x: &'x Axis, y: &'x Axis, margins: [f64; 4]) -> Frame<'x> {
         let [left, top, right, bottom] = margins;
+        Frame { axes: (x, y), edges: [left, top, self.width() - right, self.height - bottom] }
+    }
+
+    /// Draws the grid, axes, ticks and titles of a frame.
+    pub(crate) fn axes(&self, frame: &Frame<'_>) {
+        let [left, top, right, bottom] = frame.edges;
+        let (x, y) = frame.axes;
         let mut chart = ChartBuilder::on(&self.area)
             .margin_top(units(top))
-            .margin_right(units(right))
-            .x_label_area_size(units(bottom))
+            .margin_right(units(self.width() - right))
+            .x_label_area_size(units(self.height - bottom))
             .y_label_area_size(units(left))
             .build_cartesian_2d(x.clone(), y.clone())
             .expect(IN_MEMORY);
@@ -235,11 +244,8 @@ impl Canvas<'_> {
             .set_all_tick_mark_size(7)
             .draw()
             .expect(IN_MEMORY);
-        let edges = [left, top, self.width() - right, self.height - bottom];
-        let middle = (edges[0] + edges[2]) / 2.0;
-        self.text(&x.title, (middle, self.height - 9.0), 12.0, Ink::Text, Align::Centre);
+        self.text(&x.title, ((left + right) / 2.0, self.height - 9.0), 12.0, Ink::Text, Align::Centre);
         self.text(&y.title, (2.0, top - 16.0), 12.0, Ink::Text, Align::Left);
-        Frame { axes: (x, y), edges }
     }
 }
 
@@ -248,9 +254,16 @@ fn font(size: f64, style: FontStyle, ink: Ink) -> TextStyle<'static> {
     font.style(style).color(&ink.light())
 }
 
+/// Text without the control characters that XML cannot hold, not even escaped.
+fn legible(text: &str) -> String {
+    let held = |letter: char| !letter.is_control() && !('\u{fffe}'..='\u{ffff}').contains(&letter);
+    text.chars().map(|letter| if held(letter) { letter } else { '\u{fffd}' }).collect()
+}
+
 /// Text made safe inside an element or an attribute.
 pub(crate) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
+    legible(text)
+        .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")

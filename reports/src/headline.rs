@@ -2,7 +2,6 @@
 //! Facts and sentences are apart, so that the facts can be checked as numbers.
 
 use crate::figures::{bytes, factor, mean_step_ns, percent, ratio, step_parts, time};
-use crate::plots::throughput::fastest;
 use crate::theme::BOUND;
 use crate::view::View;
 use kvtier_sim::record::{Point, PointKind};
@@ -20,8 +19,8 @@ pub(crate) struct Finding {
 /// The policies with the fewest misses at a run of neighbouring sizes.
 struct Winners<'a> {
     policies: Vec<&'a str>,
-    sizes: Vec<u32>,
-    ratios: Vec<f64>,
+    /// Sizes, with the misses per access there.
+    sizes: Vec<(u32, f64)>,
 }
 
 /// Misses of a policy and of the bound at one size.
@@ -52,10 +51,9 @@ fn winners<'a>(view: &View<'a>) -> Vec<Winners<'a>> {
         let missed = first.steady.miss_ratio();
         match runs.last_mut() {
             Some(run) if run.policies == policies => {
-                run.sizes.push(slots);
-                run.ratios.push(missed);
+                run.sizes.push((slots, missed));
             }
-            _ => runs.push(Winners { policies, sizes: vec![slots], ratios: vec![missed] }),
+            _ => runs.push(Winners { policies, sizes: vec![(slots, missed)] }),
         }
     }
     runs
@@ -63,20 +61,23 @@ fn winners<'a>(view: &View<'a>) -> Vec<Winners<'a>> {
 
 fn best_policy(view: &View<'_>) -> Option<String> {
     let runs = winners(view);
+    let alone = view.policies().iter().filter(|policy| **policy != BOUND).count() < 2;
     let phrase = |run: &Winners<'_>| {
-        let names = run.policies.join(" = ");
-        let (first, last) = (run.sizes.first()?, run.sizes.last()?);
-        let (most, least) = (run.ratios.first()?, run.ratios.last()?);
+        let names = run.policies.join(" and ");
+        let (verb, least) =
+            (if run.policies.len() > 1 { "miss" } else { "misses" }, if alone { "" } else { " least" });
+        let ((first, most), (last, fewest)) = (run.sizes.first()?, run.sizes.last()?);
         Some(if first == last {
-            format!("{names} with {first} slots (misses {})", percent(*most))
+            format!("{names} {verb}{least} with {first} slots: {} of the selected blocks", percent(*most))
         } else {
-            format!("{names} with {first} to {last} slots (misses {} to {})", percent(*most), percent(*least))
+            let (most, fewest) = (percent(*most), percent(*fewest));
+            format!(
+                "{names} {verb}{least} with {first} to {last} slots: {most} to {fewest} of the selected blocks"
+            )
         })
     };
     let parts: Vec<String> = runs.iter().filter_map(phrase).collect();
-    let alone = view.policies().iter().filter(|policy| **policy != BOUND).count() < 2;
-    let lead = if alone { "Only one policy that can run: " } else { "Fewest misses: " };
-    (!parts.is_empty()).then(|| format!("{lead}{}.", parts.join("; ")))
+    (!parts.is_empty()).then(|| format!("{}.", parts.join("; ")))
 }
 
 /// The gap between the reference policy (lru, or the best one without it) and the bound, at each size.
@@ -159,10 +160,7 @@ fn step(view: &View<'_>) -> Option<String> {
 fn pays(view: &View<'_>) -> Option<String> {
     let offload = quickest(view)?;
     let requests = offload.config.concurrency;
-    let equal = view.baselines.iter().find(|point| {
-        point.kind == PointKind::Resident && point.config.concurrency == requests && point.time.total_ns > 0
-    });
-    let text = match equal.copied().or_else(|| fastest(view, PointKind::Resident)) {
+    let text = match view.baseline(PointKind::Resident, requests) {
         Some(resident) => against(offload, resident),
         None => match view.misfits.iter().find(|point| point.kind == PointKind::Resident) {
             Some(misfit) => format!(
@@ -174,10 +172,10 @@ fn pays(view: &View<'_>) -> Option<String> {
             None => return None,
         },
     };
-    let dense = fastest(view, PointKind::Dense).filter(|dense| dense.time.tokens_per_s() > 0.0);
-    let dense = dense.map(|dense| {
+    let dense = view.baseline(PointKind::Dense, requests).map(|dense| {
         let gain = offload.time.tokens_per_s() / dense.time.tokens_per_s();
-        format!(" Against dense attention in HBM it is {}.", factor(gain))
+        let requests = dense.config.concurrency;
+        format!(" Against dense attention in HBM with {requests} requests it is {}.", factor(gain))
     });
     Some(text + &dense.unwrap_or_default())
 }
@@ -186,9 +184,9 @@ fn pays(view: &View<'_>) -> Option<String> {
 fn against(offload: &Point, resident: &Point) -> String {
     let gain = offload.time.tokens_per_s() / resident.time.tokens_per_s();
     let (small, large) = (offload.footprint.hbm_total, resident.footprint.hbm_total);
-    let requests = |point: &Point| match point.config.concurrency {
-        1 => "1 request".to_owned(),
-        many => format!("{many} requests"),
+    let requests = match (offload.config.concurrency, resident.config.concurrency) {
+        (here, there) if here == there => format!("{here} requests each"),
+        (here, there) => format!("{here} requests against {there}"),
     };
     let memory = if small <= large {
         format!(
@@ -207,9 +205,7 @@ fn against(offload: &Point, resident: &Point) -> String {
         (false, false) => "No",
     };
     format!(
-        "{verdict}: the fastest offload point decodes {} the tokens/s of all in HBM ({} against {}), with {memory}.",
-        factor(gain),
-        requests(offload),
-        requests(resident)
+        "{verdict}: the fastest offload point decodes {} the tokens/s of all in HBM ({requests}), with {memory}.",
+        factor(gain)
     )
 }

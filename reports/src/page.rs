@@ -42,6 +42,7 @@ struct Figure {
     file: String,
     svg: Value,
     front: Vec<[String; 5]>,
+    reference: String,
 }
 
 /// A view as the template wants it.
@@ -99,6 +100,7 @@ fn section(view: &View<'_>, plots: &[Plot]) -> Section {
             file: plot.file_name(view.number),
             svg: Value::from_safe_string(svg),
             front,
+            reference: throughput::front_reference(view),
             id,
         }
     };

@@ -139,7 +139,17 @@ pub(crate) fn table(points: &[Point]) -> Table {
         numeric: NUMERIC.contains(&names[*at]),
         choices: Vec::new(),
     }));
-    columns.extend(MEASURES.iter().map(|(name, help, _)| Column {
+    // A measure that is nothing or zero everywhere says nothing, except the first: no misses is news.
+    let tells = |value: fn(&Point) -> Option<(String, f64)>| {
+        points.iter().any(|point| value(point).is_some_and(|(_, number)| number != 0.0))
+    };
+    let measures: Vec<&Measure> = MEASURES
+        .iter()
+        .enumerate()
+        .filter(|(at, measure)| *at == 0 || tells(measure.2))
+        .map(|pair| pair.1)
+        .collect();
+    columns.extend(measures.iter().map(|(name, help, _)| Column {
         name: (*name).to_owned(),
         help,
         numeric: true,
@@ -154,7 +164,7 @@ pub(crate) fn table(points: &[Point]) -> Table {
     for (point, values) in points.iter().zip(&all) {
         let mut row = vec![text_cell(kind(point))];
         row.extend(order.iter().map(|at| text_cell(&values[*at].1)));
-        row.extend(MEASURES.iter().map(|(_, _, value)| match value(point) {
+        row.extend(measures.iter().map(|(_, _, value)| match value(point) {
             Some((text, key)) => Cell { text, key: key.to_string() },
             None => Cell { text: "-".to_owned(), key: String::new() },
         }));

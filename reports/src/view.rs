@@ -8,6 +8,9 @@ use std::collections::BTreeSet;
 /// Views that get charts; further ones stand in the table alone, and the page says so.
 const MOST_CHARTED: usize = 24;
 
+/// Settings that a label leaves out where the other one already tells them.
+const IMPLIED: [(&str, &str); 2] = [("trace hash", "trace"), ("prefetch budget", "prefetch")];
+
 /// A named value of a configuration.
 pub(crate) type Setting = (&'static str, String);
 
@@ -123,7 +126,18 @@ pub(crate) fn views(points: &[Point]) -> Views<'_> {
 /// Names each view by the settings in which the views differ.
 fn labels(keys: &[(Vec<Setting>, Vec<Setting>)]) -> Vec<String> {
     let flat: Vec<Vec<&Setting>> = keys.iter().map(|(a, b)| a.iter().chain(b).collect()).collect();
-    let differs = |at: usize| flat.iter().any(|key| key[at] != flat[0][at]);
+    let value = |key: &[&Setting], name: &str| {
+        key.iter().find(|(known, _)| *known == name).map(|pair| pair.1.clone())
+    };
+    // Whether one setting follows from another, so that it says nothing new.
+    let follows = |name: &str, from: &str| {
+        let pairs: BTreeSet<_> = flat.iter().map(|key| (value(key, from), value(key, name))).collect();
+        let causes: BTreeSet<_> = pairs.iter().map(|pair| &pair.0).collect();
+        causes.len() == pairs.len()
+    };
+    let redundant =
+        |name: &str| IMPLIED.iter().any(|(implied, from)| *implied == name && follows(implied, from));
+    let differs = |at: usize| flat.iter().any(|key| key[at] != flat[0][at]) && !redundant(flat[0][at].0);
     let label = |key: &Vec<&Setting>| {
         let parts = key.iter().enumerate().filter(|(at, _)| differs(*at));
         parts.map(|(_, (name, value))| format!("{name} {}", shown(value))).collect::<Vec<_>>().join(" · ")
@@ -188,6 +202,14 @@ impl<'a> View<'a> {
         self.decisions()
             .into_iter()
             .find(|point| point.config.policy == policy && point.config.slots == slots)
+    }
+
+    /// The baseline of a kind to hold a number of requests against: with as many requests, or else the fastest.
+    pub(crate) fn baseline(&self, kind: PointKind, requests: u32) -> Option<&'a Point> {
+        let rivals =
+            || self.baselines.iter().filter(|point| point.kind == kind && point.time.total_ns > 0).copied();
+        let equal = rivals().find(|point| point.config.concurrency == requests);
+        equal.or_else(|| rivals().max_by(|a, b| a.time.tokens_per_s().total_cmp(&b.time.tokens_per_s())))
     }
 
     /// The policies with the fewest misses per access at one size, the bound left aside; several where they tie.

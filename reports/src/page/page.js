@@ -48,9 +48,8 @@
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;
     for (const row of rows) {
-      const text = row.textContent.toLowerCase();
-      const cells = [...row.cells].map((cell) => cell.textContent.toLowerCase()).join(" ");
-      const fits = words.every((word) => cells.includes(word) || text.includes(word))
+      const text = [...row.cells].map((cell) => cell.textContent.toLowerCase()).join(" ");
+      const fits = words.every((word) => text.includes(word))
         && lists.every((list) => !list.value || row.cells[list.dataset.column].textContent === list.value);
       row.hidden = !fits;
       if (fits) count += 1;

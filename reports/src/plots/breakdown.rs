@@ -23,7 +23,10 @@ struct Panel<'a> {
 pub(super) fn plot(view: &View<'_>) -> Option<Plot> {
     let mut panels: Vec<Panel<'_>> =
         telling(&view.sizes()).into_iter().map(|slots| panel(view, slots)).collect();
-    let baselines: Vec<_> = view.baselines.iter().map(|point| (baseline_name(point), *point)).collect();
+    let requests = view.offload.first().map_or(0, |point| point.config.concurrency);
+    let kinds = [PointKind::Resident, PointKind::Dense].into_iter();
+    let baselines = kinds.filter_map(|kind| view.baseline(kind, requests));
+    let baselines: Vec<_> = baselines.map(|point| (baseline_name(point), point)).collect();
     if !baselines.is_empty() {
         panels.insert(0, Panel { heading: "Baselines".to_owned(), bars: baselines });
     }
@@ -96,7 +99,7 @@ fn paint(canvas: &Canvas<'_>, panels: &[Panel<'_>]) {
     let bars = || panels.iter().flat_map(|panel| &panel.bars);
     let names = bars().map(|(name, _)| text_width(name, 12.0)).fold(0.0, f64::max);
     let left = (names + 10.0).min(canvas.width() * 0.4);
-    let right = canvas.width() - 106.0;
+    let right = canvas.width() - canvas.shape.pick(130.0, 92.0);
     let longest = |offload: bool| {
         let steps = bars().filter(|(_, point)| !offload || point.kind == PointKind::Offload);
         steps.map(|(_, point)| mean_step_ns(point) as f64).fold(0.0, f64::max)
@@ -148,6 +151,11 @@ fn paint_bar(
     let parts = step_parts(&point.time).map(|(name, ns)| format!("{name} {}", share(ns))).join(", ");
     canvas.spot((0.0, y), (canvas.width(), y + ROW), &format!("{name}: {} a step; {parts}", time(step)));
     let stall = ratio(point.time.stall_ns, point.time.total_ns);
-    let value = format!("{} · {:.0}%", time(step), stall * 100.0);
+    let value = match point.kind {
+        PointKind::Offload => {
+            format!("{} · {:.0}%{}", time(step), stall * 100.0, canvas.shape.pick(" stall", ""))
+        }
+        PointKind::Resident | PointKind::Dense => time(step),
+    };
     canvas.text(&value, (x + 6.0, middle), 11.5, Ink::Muted, Align::Left);
 }

@@ -35,7 +35,7 @@ pub(super) fn plot(view: &View<'_>) -> Option<Plot> {
 }
 
 fn row(name: String, point: &Point) -> Option<(String, &[LayerTally])> {
-    (!point.layers.is_empty()).then(|| (name, point.layers.as_slice()))
+    (!point.layers.is_empty()).then_some((name, point.layers.as_slice()))
 }
 
 /// Layer by size, for the policy that is best at the middle size.
@@ -101,7 +101,13 @@ fn paint(canvas: &Canvas<'_>, panels: &[Panel<'_>], layers: usize) {
             let x = (edge(layer) + edge(layer + 1)) / 2.0;
             canvas.text(&layer.to_string(), (x, y + 8.0), 11.0, Ink::Muted, Align::Centre);
         }
-        canvas.text("layer", ((left + right) / 2.0, y + 23.0), 12.0, Ink::Text, Align::Centre);
+        canvas.text(
+            "layer that selects, in order",
+            ((left + right) / 2.0, y + 23.0),
+            12.0,
+            Ink::Text,
+            Align::Centre,
+        );
         y += FOOTER;
     }
 }

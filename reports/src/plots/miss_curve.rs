@@ -73,6 +73,7 @@ fn paint(canvas: &Canvas<'_>, view: &View<'_>, lines: &[Line<'_>]) {
     let names = lines.iter().map(|line| text_width(line.policy, 12.0)).fold(0.0, f64::max);
     let right = (names + 22.0).min(canvas.width() / 3.0);
     let frame = canvas.frame(&x, &y, [52.0, 34.0, right, 48.0]);
+    canvas.axes(&frame);
     let height_of = |point: &Point| point.steady.miss_ratio().max(y.range.start);
     let mut ends = Vec::new();
     for line in lines {

@@ -28,10 +28,10 @@ pub(crate) fn front<'a>(view: &View<'a>) -> Vec<&'a Point> {
     points
 }
 
-/// The fastest baseline of a kind.
-pub(crate) fn fastest<'a>(view: &View<'a>, kind: PointKind) -> Option<&'a Point> {
-    let rivals = view.baselines.iter().filter(|point| point.kind == kind).copied();
-    rivals.max_by(|a, b| a.time.tokens_per_s().total_cmp(&b.time.tokens_per_s()))
+/// The baseline with everything in HBM that the area and the factors refer to.
+fn resident<'a>(view: &View<'a>) -> Option<&'a Point> {
+    let requests = view.offload.first().map_or(0, |point| point.config.concurrency);
+    view.baseline(PointKind::Resident, requests)
 }
 
 /// A point in words, as far as views and lines leave it open.
@@ -56,7 +56,7 @@ pub(super) fn plot(view: &View<'_>) -> Option<Plot> {
     let mut caption = "Up is faster, left is smaller. The line with numbered rings is the Pareto front: nothing measured needs less HBM and is \
                        faster too; Belady is drawn but never on it."
         .to_owned();
-    if fastest(view, PointKind::Resident).is_some() {
+    if resident(view).is_some() {
         caption.push_str(
             " In the grey area offload is slower than the whole cache in HBM, and memory is all it buys.",
         );
@@ -88,16 +88,23 @@ fn hbm(point: &Point) -> f64 {
 fn axes(view: &View<'_>, shape: Shape) -> (Axis, Axis) {
     let sizes = || all(view).map(hbm);
     let (low, high) = (sizes().fold(f64::INFINITY, f64::min), sizes().fold(0.0, f64::max));
-    let most = all(view).map(|point| point.time.tokens_per_s()).fold(0.0, f64::max);
+    let rates = || all(view).map(|point| point.time.tokens_per_s());
+    let (least, most) = (rates().fold(f64::INFINITY, f64::min), rates().fold(0.0, f64::max));
     let tick = |value: f64| plain(value);
-    let x = if low > 0.0 && high > 5.0 * low {
+    let x = if low > 0.0 && high > 2.5 * low {
         Axis::log(low / 1.15, high * 1.15, "HBM in use, GiB (log scale)", tick)
     } else {
-        let margin = ((high - low) * 0.06).max(high * 0.005).max(1e-3);
+        let margin = if high > low { (high - low) * 0.06 } else { high * 0.2 }.max(1e-3);
         let count = shape.pick(8.0, 4.0);
         Axis::linear((low - margin).max(0.0), high + margin, count, "HBM in use, GiB", tick)
     };
-    (x, Axis::from_zero(most * 1.03, shape.pick(6.0, 5.0), "tokens per second", rate_tick))
+    let (count, title) = (shape.pick(6.0, 5.0), "tokens per second");
+    if least > 0.6 * most {
+        let margin = (most - least).max(most * 0.02) * 0.15;
+        (x, Axis::linear(least - margin, most + margin, count, title, rate_tick))
+    } else {
+        (x, Axis::from_zero(most * 1.03, count, title, rate_tick))
+    }
 }
 
 fn rate_tick(value: f64) -> String {
@@ -111,9 +118,11 @@ fn paint(canvas: &Canvas<'_>, view: &View<'_>) {
     let (x, y) = axes(view, canvas.shape);
     let frame = canvas.frame(&x, &y, [58.0, top + 34.0, 14.0, 48.0]);
     let at = |point: &Point| frame.at(hbm(point), point.time.tokens_per_s());
-    if let Some(resident) = fastest(view, PointKind::Resident) {
+    // The area first, so that the grid stays visible on it.
+    if let Some(resident) = resident(view) {
         paint_losing_area(canvas, &frame, resident);
     }
+    canvas.axes(&frame);
     let spot = |point: &Point| {
         let (x, y) = at(point);
         let rates =
@@ -124,13 +133,19 @@ fn paint(canvas: &Canvas<'_>, view: &View<'_>) {
         canvas.marker(0, at(point), 2.5, Ink::Muted, false);
         spot(point);
     }
-    for point in view.offload.iter().filter(|point| point.time.total_ns > 0) {
+    // The bound first: it must not cover what can be run.
+    let mut offload: Vec<&Point> =
+        view.offload.iter().filter(|point| point.time.total_ns > 0).copied().collect();
+    offload.sort_by_key(|point| point.config.policy != BOUND);
+    for point in offload {
         let mode = modes.iter().position(|mode| *mode == point.config.overlap).unwrap_or(0);
         let ink = looks[point.config.policy.as_str()].ink;
-        canvas.marker(mode, at(point), 3.2, ink, true);
+        canvas.marker(mode, at(point), 4.2, Ink::Paper, true);
+        canvas.marker(mode, at(point), 3.4, ink, true);
         spot(point);
     }
-    paint_front(canvas, &frame, &front(view).iter().map(|point| at(point)).collect::<Vec<_>>());
+    let front = front(view);
+    paint_front(canvas, &frame, &front.iter().map(|point| (at(point), point.kind)).collect::<Vec<_>>());
     for point in view.baselines.iter().filter(|point| point.time.total_ns > 0) {
         let (x, y) = at(point);
         canvas.marker(3, (x, y), 6.0, Ink::Text, point.kind == PointKind::Resident);
@@ -163,35 +178,37 @@ fn paint_legend(canvas: &Canvas<'_>, looks: &BTreeMap<&str, Look>, modes: &[&str
     y + 12.0
 }
 
-/// Shades what is slower than the fastest baseline with everything in HBM.
+/// Shades what is slower than the baseline with everything in HBM.
 fn paint_losing_area(canvas: &Canvas<'_>, frame: &Frame<'_>, resident: &Point) {
     let level = frame.at(hbm(resident), resident.time.tokens_per_s()).1;
     let [left, top, right, bottom] = frame.edges;
     if level > top && level < bottom {
         canvas.fill((left + 1.0, level), (right, bottom - 1.0), Ink::Tint);
         canvas.line(&[(left, level), (right, level)], Stroke { ink: Ink::Muted, width: 1.0 });
-        let text = canvas.shape.pick("slower than all in HBM", "slower than all in HBM");
-        canvas.text(text, (left + 8.0, level + 11.0), 11.5, Ink::Muted, Align::Left);
+        // At the bottom, where a chart from zero is empty.
+        canvas.text("slower than all in HBM", (left + 8.0, bottom - 11.0), 11.5, Ink::Muted, Align::Left);
     }
 }
 
 /// The front as a staircase with numbered rings.
-fn paint_front(canvas: &Canvas<'_>, frame: &Frame<'_>, front: &[Xy]) {
+fn paint_front(canvas: &Canvas<'_>, frame: &Frame<'_>, front: &[(Xy, PointKind)]) {
     let mut stairs = Vec::new();
-    for (number, at) in front.iter().enumerate() {
+    for (number, (at, _)) in front.iter().enumerate() {
         if number > 0 {
-            stairs.push((at.0, front[number - 1].1));
+            stairs.push((at.0, front[number - 1].0.1));
         }
         stairs.push(*at);
     }
     if let Some(last) = front.last() {
-        stairs.push((frame.edges[2], last.1));
+        stairs.push((frame.edges[2], last.0.1));
     }
     canvas.line(&stairs, Stroke { ink: Ink::Text, width: 1.0 });
     let mut taken: Option<Xy> = None;
-    for (number, at) in front.iter().enumerate() {
-        canvas.marker(0, *at, 6.0, Ink::Text, false);
-        let label = (at.0 - 11.0, at.1 - 9.0);
+    for (number, (at, kind)) in front.iter().enumerate() {
+        if *kind == PointKind::Offload {
+            canvas.marker(0, *at, 7.0, Ink::Text, false);
+        }
+        let label = (at.0 - 11.0, at.1 - 10.0);
         if taken.is_none_or(|(x, y)| (label.0 - x).abs() > 14.0 || (label.1 - y).abs() > 12.0) {
             canvas.bold(&(number + 1).to_string(), label, 11.0, Ink::Text, Align::Centre);
             taken = Some(label);
@@ -199,9 +216,14 @@ fn paint_front(canvas: &Canvas<'_>, frame: &Frame<'_>, front: &[Xy]) {
     }
 }
 
-/// One row of the front as a table: number, configuration, HBM, tokens per second, and that against all in HBM.
+/// What the last column of [`front_rows`] compares with.
+pub(crate) fn front_reference(view: &View<'_>) -> String {
+    resident(view).map_or_else(|| "all in HBM".to_owned(), baseline_name)
+}
+
+/// One row of the front as a table: number, configuration, HBM, tokens per second, and that against the reference.
 pub(crate) fn front_rows(view: &View<'_>) -> Vec<[String; 5]> {
-    let resident = fastest(view, PointKind::Resident).map(|point| point.time.tokens_per_s());
+    let resident = resident(view).map(|point| point.time.tokens_per_s());
     let row = |(number, point): (usize, &&Point)| {
         let speed = point.time.tokens_per_s();
         let against = resident.filter(|rate| *rate > 0.0).map(|rate| factor(speed / rate));
