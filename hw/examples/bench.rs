@@ -11,7 +11,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [what, out, rest @ ..] = &arguments[..] else {
-        println!("usage: bench check|roofline|parity OUT.json [pinned GiB]");
+        println!("usage: bench check|roofline|parity OUT.json [pinned GiB [matrix TFLOP/s]]");
         return ExitCode::from(2);
     };
     match run(what, out, rest) {
@@ -41,7 +41,8 @@ fn run(what: &str, out: &str, rest: &[String]) -> Result<bool, HwError> {
         }
         "roofline" => {
             let gib = rest.first().and_then(|gib| gib.parse().ok()).unwrap_or(32usize);
-            let table = roofline::run(&device, gib << 30)?;
+            let matrix_rate = rest.get(1).and_then(|rate| rate.parse().ok()).unwrap_or(f64::NAN);
+            let table = roofline::run(&device, gib << 30, matrix_rate)?;
             println!("{:?}", table.ceilings);
             for row in &table.rows {
                 let goal = row.goal.map_or(String::new(), |goal| format!("goal {goal:.2}"));

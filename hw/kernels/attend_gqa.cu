@@ -89,35 +89,25 @@ __device__ __forceinline__ void add_values(Sums &a, const Values &v, u32 low, u3
     }
 }
 
-// A warp's share of tiles begin .. end of one stream: every WARPS-th. Keys of the next tile fly while values are
-// used, and the other way round.
+// Where a stream's tiles begin in the flat list of all, its first entry in `frames`, and its tokens.
+struct Row { u32 first_tile, entry, tokens, unused; };
+
+// Follows a warp's tiles through the streams: the address of each tile, found one step before it is read.
 template <u32 PAGE>
-__device__ __forceinline__ void attend_tiles(Sums &a, const u8 *pool, const u32 *frames, const uint4 (&q)[4],
-                                             float scale, u32 begin, u32 end, u32 tokens) {
-    const u32 PER_PAGE = PAGE / 16;
-    const u64 FRAME = (u64)PAGE * DIM * 4;
-    u32 tile = begin + threadIdx.x / 32;
-    if (tile >= end) return;
-    Keys k;
-    Values v;
-    auto at = [&](u32 tile) { return pool + frames[tile / PER_PAGE] * FRAME + tile % PER_PAGE * (16 * DIM * 2); };
-    const u8 *here = at(tile);
-    load_keys(k, here);
-    load_values(v, here + PAGE * DIM * 2);
-    const u8 *next = tile + WARPS < end ? at(tile + WARPS) : here;
-    for (; tile < end; tile += WARPS) {
-        float s[4];
-        u32 low, high;
-        bool more = tile + WARPS < end;
-        const u8 *after = tile + 2 * WARPS < end ? at(tile + 2 * WARPS) : next;
-        score(s, k, q, scale, tokens - tile * 16);
-        if (more) load_keys(k, next);
-        weigh(a, s, low, high);
-        add_values(a, v, low, high);
-        if (more) load_values(v, next + PAGE * DIM * 2);
-        next = after;
+struct Cursor {
+    const Row *row;
+    u32 base, next, entry;
+
+    __device__ __forceinline__ const u8 *seek(const u8 *pool, const u32 *frames, u32 tile) {
+        const u32 PER_PAGE = PAGE / 16;
+        while (tile >= next) {
+            row++;
+            base = next, entry = row->entry, next = row[1].first_tile;
+        }
+        u32 at = tile - base;
+        return pool + frames[entry + at / PER_PAGE] * ((u64)PAGE * DIM * 4) + at % PER_PAGE * (16 * DIM * 2);
     }
-}
+};
 
 // One piece's result as it waits for the others: weights' maximum and sum per head, then sums per head and dimension.
 template <u32 GROUP>
@@ -125,12 +115,15 @@ struct Piece {
     float max[GROUP], sum[GROUP], out[GROUP][DIM];
 };
 
-// Sums of the block's warps into shared memory.
+// One thread's view of a combined piece: every head, at the thread's own dimension.
 template <u32 GROUP>
-__device__ __forceinline__ void combine_warps(const Sums &a, Piece<GROUP> *pieces, Piece<GROUP> &all) {
+struct Total {
+    float max[GROUP], sum[GROUP], out[GROUP];
+};
+
+template <u32 GROUP>
+__device__ __forceinline__ void leave(const Sums &a, Piece<GROUP> &mine) {
     u32 lane = threadIdx.x & 31, n = lane / 4, t = lane & 3;
-    Piece<GROUP> &mine = pieces[threadIdx.x / 32];
-    __syncthreads();
 #pragma unroll
     for (u32 h = 0; h < 2; h++) {
         float sum = sum_over_rows(a.sum[h]);
@@ -144,8 +137,12 @@ __device__ __forceinline__ void combine_warps(const Sums &a, Piece<GROUP> *piece
             }
         }
     }
-    __syncthreads();
-    u32 dim = threadIdx.x;
+}
+
+// Adds up the pieces of the block's warps.
+template <u32 GROUP>
+__device__ __forceinline__ Total<GROUP> add_up(const Piece<GROUP> *pieces) {
+    Total<GROUP> total;
 #pragma unroll
     for (u32 head = 0; head < GROUP; head++) {
         float top = NEGATIVE_INFINITY, sum = 0, out = 0;
@@ -155,64 +152,90 @@ __device__ __forceinline__ void combine_warps(const Sums &a, Piece<GROUP> *piece
         for (u32 w = 0; w < WARPS; w++) {
             float scale = exp2_fast(pieces[w].max[head] - top);
             sum += pieces[w].sum[head] * scale;
-            out += pieces[w].out[head][dim] * scale;
+            out += pieces[w].out[head][threadIdx.x] * scale;
         }
-        all.out[head][dim] = out;
-        if (dim == 0) all.max[head] = top, all.sum[head] = sum;
+        total.max[head] = top, total.sum[head] = sum, total.out[head] = out;
+    }
+    return total;
+}
+
+template <u32 GROUP>
+__device__ __forceinline__ void store(const Total<GROUP> &total, u16 *out, float *lse) {
+#pragma unroll
+    for (u32 head = 0; head < GROUP; head++) {
+        out[head * DIM + threadIdx.x] = (u16)pack_bf16(total.out[head] / total.sum[head], 0);
+        // Natural logarithm of the sum of exponentials, so that parts of a selection can be merged.
+        if (threadIdx.x == 0) lse[head] = (total.max[head] + __log2f(total.sum[head])) * 0.6931471805599453f;
+    }
+}
+
+__device__ __forceinline__ float4 load_shared_result4(const float *p) {
+    float4 v;
+    asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p));
+    return v;
+}
+
+// Adds up, into one piece per warp, what several blocks have left of a stream; by the block that came last.
+template <u32 GROUP>
+__device__ __forceinline__ void gather_pieces(const Piece<GROUP> *pieces, u32 first, u32 last, bool first_is_second, Piece<GROUP> *warp_pieces) {
+    __shared__ float tops[WARPS][GROUP];
+    auto piece = [&](u32 part) { return &pieces[part * 2 + (part == first && first_is_second)]; };
+    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
+    float top = NEGATIVE_INFINITY;
+    for (u32 i = threadIdx.x; i < (last - first + 1) * GROUP; i += WARPS * 32)
+        top = fmaxf(top, load_shared_result(&piece(first + i / GROUP)->max[i % GROUP]));
+#pragma unroll
+    for (u32 step = GROUP; step < 32; step *= 2) top = fmaxf(top, __shfl_xor_sync(FULL, top, step));
+    if (lane < GROUP) tops[warp][lane] = top;
+    __syncthreads();
+    for (u32 head = 0; head < GROUP; head++) {
+        float top = fmaxf(fmaxf(tops[0][head], tops[1][head]), fmaxf(tops[2][head], tops[3][head]));
+        float sum = 0;
+        float4 out = make_float4(0, 0, 0, 0);
+#pragma unroll 8
+        for (u32 part = first + warp; part <= last; part += WARPS) {
+            const Piece<GROUP> *p = piece(part);
+            float scale = exp2_fast(load_shared_result(&p->max[head]) - top);
+            float4 v = load_shared_result4(&p->out[head][lane * 4]);
+            sum += load_shared_result(&p->sum[head]) * scale;
+            out.x += v.x * scale, out.y += v.y * scale, out.z += v.z * scale, out.w += v.w * scale;
+        }
+        *(float4 *)&warp_pieces[warp].out[head][lane * 4] = out;
+        if (lane == 0) warp_pieces[warp].max[head] = top, warp_pieces[warp].sum[head] = sum;
     }
     __syncthreads();
 }
 
-__device__ __forceinline__ void store(u16 *out, float *lse, u32 head, float top, float sum, float value) {
-    out[head * DIM + threadIdx.x] = (u16)pack_bf16(value / sum, 0);
-    // Natural logarithm of the sum of exponentials, so that parts of a selection can be merged.
-    if (threadIdx.x == 0) lse[head] = (top + __log2f(sum)) * 0.6931471805599453f;
-}
-
-// Adds up the pieces of a stream that several blocks have left; by the block that came last.
-template <u32 GROUP>
-__device__ void combine_pieces(const Piece<GROUP> *pieces, u32 first, u32 last, bool first_is_second, u16 *out, float *lse) {
-    auto piece = [&](u32 part) { return &pieces[part * 2 + (part == first && first_is_second)]; };
-    u32 dim = threadIdx.x;
-    for (u32 head = 0; head < GROUP; head++) {
-        float top = NEGATIVE_INFINITY, sum = 0, value = 0;
-        for (u32 part = first; part <= last; part++) top = fmaxf(top, load_shared_result(&piece(part)->max[head]));
-#pragma unroll 4
-        for (u32 part = first; part <= last; part++) {
-            const Piece<GROUP> *p = piece(part);
-            float scale = exp2_fast(load_shared_result(&p->max[head]) - top);
-            sum += load_shared_result(&p->sum[head]) * scale;
-            value += load_shared_result(&p->out[head][dim]) * scale;
-        }
-        store(out, lse, head, top, sum, value);
-    }
-}
-
-// `queries` and `out` are streams x GROUP x 128 bf16, `lse` streams x GROUP. The frames of a stream start at
-// `frames[entry[stream]]` and hold `tokens[stream]` tokens; `first_tile` counts tiles of 16 tokens before each stream.
-// `pieces` holds two per block; `arrived` is zero before and after, one per stream. At least `least` tiles per block.
+// `queries` and `out` are streams x GROUP x 128 bf16, `lse` streams x GROUP. `rows` has one more than there are
+// streams, with the total of tiles. `pieces` holds two per block; `arrived` is zero before and after, one per stream.
+// At least `least` tiles go to a block. A warp takes every WARPS-th tile of its block, across streams: keys of its
+// next tile fly while values are used, and the other way round, also while a finished stream is combined.
 template <u32 PAGE, u32 GROUP>
-__device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const u32 *frames, const u32 *entry,
-                                       const u32 *tokens, const u32 *first_tile, u32 streams, float scale, u16 *out,
-                                       float *lse, float *pieces_raw, u32 *arrived, u32 least) {
-    __shared__ Piece<GROUP> warp_pieces[WARPS];
-    __shared__ Piece<GROUP> all;
+__device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const u32 *frames, const Row *rows, u32 streams,
+                                       float scale, u16 *out, float *lse, float *pieces_raw, u32 *arrived, u32 least) {
+    __shared__ __align__(16) Piece<GROUP> warp_pieces[WARPS];
     __shared__ u32 arrivals;
     Piece<GROUP> *pieces = (Piece<GROUP> *)pieces_raw;
     u32 lane = threadIdx.x & 31, n = lane / 4, t = lane & 3;
-    for (u32 stream = blockIdx.x; stream < streams; stream += gridDim.x)
-        if (tokens[stream] == 0)
-            for (u32 head = 0; head < GROUP; head++) {
-                out[((u64)stream * GROUP + head) * DIM + threadIdx.x] = 0;
-                if (threadIdx.x == 0) lse[stream * GROUP + head] = NEGATIVE_INFINITY;
-            }
-    u32 total = first_tile[streams], parts = min(gridDim.x, (total + least - 1) / least);
-    if (blockIdx.x >= parts) return;
+    u32 total = rows[streams].first_tile, parts = min(gridDim.x, (total + least - 1) / least);
     u32 at = part_start(blockIdx.x, parts, total), end = part_start(blockIdx.x + 1, parts, total);
-    u32 stream = find_range(first_tile, streams, at);
+    if (blockIdx.x >= parts) at = end = 0;
+    u32 stream = at < end ? find_range(&rows->first_tile, 4, streams, at) : 0, tile = at + threadIdx.x / 32;
+    u32 base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
+    Cursor<PAGE> cursor = {rows + stream, base, next, rows[stream].entry};
+    Keys k;
+    Values v;
+    const u8 *ahead = pool;
+    if (tile < end) {
+        const u8 *here = cursor.seek(pool, frames, tile);
+        load_keys(k, here);
+        load_values(v, here + PAGE * DIM * 2);
+        if (tile + WARPS < end) ahead = cursor.seek(pool, frames, tile + WARPS);
+    }
     for (u32 which = 0; at < end; stream++) {
-        u32 base = first_tile[stream], next = first_tile[stream + 1];
+        base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
         if (base == next) continue;
+        u32 stop = min(end, next), tokens = rows[stream].tokens;
         uint4 q[4];
 #pragma unroll
         for (u32 j = 0; j < 4; j++)
@@ -222,18 +245,32 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
         for (u32 h = 0; h < 2; h++) a.max[h] = NEGATIVE_INFINITY, a.sum[h] = 0;
 #pragma unroll
         for (u32 m = 0; m < 8; m++) a.out[m][0] = a.out[m][1] = a.out[m][2] = a.out[m][3] = 0;
-        u32 stop = min(end, next);
-        attend_tiles<PAGE>(a, pool, frames + entry[stream], q, scale, at - base, stop - base, tokens[stream]);
-        combine_warps<GROUP>(a, warp_pieces, all);
+        for (; tile < stop; tile += WARPS) {
+            float s[4];
+            u32 low, high;
+            bool more = tile + WARPS < end;
+            const u8 *after = tile + 2 * WARPS < end ? cursor.seek(pool, frames, tile + 2 * WARPS) : pool;
+            score(s, k, q, scale, tokens - (tile - base) * 16);
+            if (more) load_keys(k, ahead);
+            weigh(a, s, low, high);
+            add_values(a, v, low, high);
+            if (more) load_values(v, ahead + PAGE * DIM * 2);
+            ahead = after;
+        }
+        leave<GROUP>(a, warp_pieces[threadIdx.x / 32]);
+        __syncthreads();
         u16 *o = out + (u64)stream * GROUP * DIM;
         float *l = lse + stream * GROUP;
+        Total<GROUP> sum = add_up<GROUP>(warp_pieces);
         if (at == base && stop == next) {
-            for (u32 head = 0; head < GROUP; head++)
-                store(o, l, head, all.max[head], all.sum[head], all.out[head][threadIdx.x]);
+            store<GROUP>(sum, o, l);
         } else {
             Piece<GROUP> &mine = pieces[blockIdx.x * 2 + which];
-            for (u32 head = 0; head < GROUP; head++) mine.out[head][threadIdx.x] = all.out[head][threadIdx.x];
-            if (threadIdx.x < GROUP) mine.max[threadIdx.x] = all.max[threadIdx.x], mine.sum[threadIdx.x] = all.sum[threadIdx.x];
+#pragma unroll
+            for (u32 head = 0; head < GROUP; head++) {
+                mine.out[head][threadIdx.x] = sum.out[head];
+                if (threadIdx.x == head) mine.max[head] = sum.max[head], mine.sum[head] = sum.sum[head];
+            }
             __threadfence();
             __syncthreads();
             u32 first = part_of(base, parts, total), last = part_of(next - 1, parts, total);
@@ -242,22 +279,29 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
             if (arrivals == last - first) {
                 __threadfence();
                 bool first_is_second = part_start(first, parts, total) < base;
-                combine_pieces<GROUP>(pieces, first, last, first_is_second, o, l);
+                gather_pieces<GROUP>(pieces, first, last, first_is_second, warp_pieces);
+                store<GROUP>(add_up<GROUP>(warp_pieces), o, l);
                 if (threadIdx.x == 0) arrived[stream] = 0;
             }
         }
+        __syncthreads();
         at = stop;
         which = 1;
     }
+    // Streams without a token belong to no block's tiles.
+    for (u32 stream = blockIdx.x; stream < streams; stream += gridDim.x)
+        if (rows[stream].tokens == 0)
+            for (u32 head = 0; head < GROUP; head++) {
+                out[((u64)stream * GROUP + head) * DIM + threadIdx.x] = 0;
+                if (threadIdx.x == 0) lse[stream * GROUP + head] = NEGATIVE_INFINITY;
+            }
 }
 
 #define ATTEND(PAGE, GROUP)                                                                                            \
     extern "C" __global__ void __launch_bounds__(WARPS * 32, 3) attend_gqa_p##PAGE##_g##GROUP(                         \
-        const u16 *queries, const u8 *pool, const u32 *frames, const u32 *entry, const u32 *tokens,                    \
-        const u32 *first_tile, u32 streams, float scale, u16 *out, float *lse, float *pieces, u32 *arrived,            \
-        u32 least) {                                                                                                   \
-        attend<PAGE, GROUP>(queries, pool, frames, entry, tokens, first_tile, streams, scale, out, lse, pieces,        \
-                            arrived, least);                                                                           \
+        const u16 *queries, const u8 *pool, const u32 *frames, const Row *rows, u32 streams, float scale, u16 *out,    \
+        float *lse, float *pieces, u32 *arrived, u32 least) {                                                          \
+        attend<PAGE, GROUP>(queries, pool, frames, rows, streams, scale, out, lse, pieces, arrived, least);            \
     }
 
 ATTEND(16, 4)

@@ -106,15 +106,15 @@ __device__ __forceinline__ u32 part_of(u32 at, u32 parts, u32 total) {
     return (u32)((((u64)at + 1) * parts - 1) / total);
 }
 
-// The index i with first[i] <= at < first[i + 1], for ascending `first` of `n` + 1 elements; by a whole warp.
-__device__ __forceinline__ u32 find_range(const u32 *first, u32 n, u32 at) {
+// The index i with first[i] <= at < first[i + 1], for ascending `first` of `n` + 1 elements that stand `stride` apart; by
+// a whole warp.
+__device__ __forceinline__ u32 find_range(const u32 *first, u32 stride, u32 n, u32 at) {
     u32 lane = threadIdx.x & 31, low = 0, high = n;
     while (high - low > 1) {
         u32 step = (high - low + 31) / 32;
         u32 probe = low + lane * step;
-        u32 ok = __ballot_sync(FULL, probe < high && first[probe] <= at);
-        u32 best = 31 - __clz(ok);
-        low = low + best * step;
+        u32 ok = __ballot_sync(FULL, probe < high && first[probe * stride] <= at);
+        low += (31 - __clz(ok)) * step;
         high = min(high, low + step);
     }
     return low;

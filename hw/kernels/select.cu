@@ -71,7 +71,7 @@ __device__ __forceinline__ void bound(const u16 *queries, const u8 *summaries, c
     }
 }
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32, 3)
+extern "C" __global__ void __launch_bounds__(WARPS * 32, 4)
 quest_bound_g4(const u16 *queries, const u8 *summaries, const u32 *pages, u32 stride, u32 streams, float *scores) {
     bound<4>(queries, summaries, pages, stride, streams, scores);
 }
@@ -88,71 +88,116 @@ __device__ __forceinline__ u32 ascending(float v) {
 }
 
 const u32 TOP_THREADS = 1024;
-const u32 BINS = 2048;
+const u32 KEPT = 8;
 
-// Finds, from the top, the bin in which the count reaches `need`; `need` becomes what is still wanted of that bin.
-__device__ __forceinline__ u32 find_bin(const u32 *histogram, u32 *shared, u32 &need) {
-    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, total;
-    // Thread i holds the two bins 2i from the top.
-    u32 a = histogram[BINS - 1 - 2 * threadIdx.x], b = histogram[BINS - 2 - 2 * threadIdx.x];
-    u32 before = exclusive_scan(a + b, total);
-    if (lane == 0) shared[warp] = total;
-    __syncthreads();
-    u32 all;
-    before += __shfl_sync(FULL, exclusive_scan(shared[lane], all), warp);
-    __syncthreads();
-    if (before < need && before + a >= need) shared[32] = BINS - 1 - 2 * threadIdx.x, shared[33] = need - before;
-    if (before + a < need && before + a + b >= need) shared[32] = BINS - 2 - 2 * threadIdx.x, shared[33] = need - before - a;
-    __syncthreads();
-    need = shared[33];
-    u32 bin = shared[32];
-    __syncthreads();
-    return bin;
+// Counts of one 8-bit digit. Every lane counts in a column of its own, so that equal digits do not queue.
+struct Digits {
+    u32 columns[256][32];
+};
+
+// Calls `f(index, key)` for every score; keys of short streams stay in registers between calls.
+template <typename F>
+__device__ __forceinline__ void each_key(const float *scores, u32 n, const u32 (&kept)[KEPT], F f) {
+    if (n <= KEPT * TOP_THREADS) {
+#pragma unroll
+        for (u32 u = 0; u < KEPT; u++) {
+            u32 i = u * TOP_THREADS + threadIdx.x;
+            if (i < n) f(i, kept[u]);
+        }
+        return;
+    }
+    const u32 UNROLL = 16;
+    for (u32 base = 0; base < n; base += UNROLL * TOP_THREADS) {
+        float v[UNROLL];
+#pragma unroll
+        for (u32 u = 0; u < UNROLL; u++) {
+            u32 i = base + u * TOP_THREADS + threadIdx.x;
+            v[u] = i < n ? scores[i] : 0;
+        }
+#pragma unroll
+        for (u32 u = 0; u < UNROLL; u++) {
+            u32 i = base + u * TOP_THREADS + threadIdx.x;
+            if (i < n) f(i, ascending(v[u]));
+        }
+    }
+}
+
+// The k-th largest key; `need` becomes how many of the keys equal to it belong to the k, `equal` how many there are.
+__device__ __forceinline__ u32 kth_key(const float *scores, u32 n, const u32 (&kept)[KEPT], Digits *digits, u32 &need, u32 &equal) {
+    __shared__ u32 counts[256], chosen[3];
+    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, known = 0;
+    for (u32 digit = 0; digit < 4; digit++) {
+        u32 shift = 24 - 8 * digit;
+        for (u32 bin = warp; bin < 256; bin += TOP_THREADS / 32) digits->columns[bin][lane] = 0;
+        __syncthreads();
+        each_key(scores, n, kept, [&](u32, u32 key) {
+            if (digit == 0 || key >> (shift + 8) == known) atomicAdd(&digits->columns[key >> shift & 255][lane], 1);
+        });
+        __syncthreads();
+        for (u32 bin = warp; bin < 256; bin += TOP_THREADS / 32) {
+            u32 count = __reduce_add_sync(FULL, digits->columns[bin][lane]);
+            if (lane == 0) counts[bin] = count;
+        }
+        __syncthreads();
+        if (warp == 0) {
+            // Lane i holds the eight bins from 255 - 8i down.
+            u32 sum = 0, all;
+#pragma unroll
+            for (u32 j = 0; j < 8; j++) sum += counts[255 - 8 * lane - j];
+            u32 above = exclusive_scan(sum, all);
+#pragma unroll
+            for (u32 j = 0; j < 8; j++) {
+                u32 bin = 255 - 8 * lane - j, count = counts[bin];
+                if (above < need && above + count >= need) chosen[0] = bin, chosen[1] = need - above, chosen[2] = count;
+                above += count;
+            }
+        }
+        __syncthreads();
+        known = known << 8 | chosen[0];
+        need = chosen[1];
+        equal = chosen[2];
+        __syncthreads();
+    }
+    return known;
 }
 
 // The k best of each stream's scores, best first, ties to the lower index; all of them where there are no more than k.
 // `taken[stream]` says how many. One block per stream; `padded` is k rounded up to a power of two, at least 2.
+// Dynamic shared memory holds first the digits and then the winners.
 extern "C" __global__ void __launch_bounds__(TOP_THREADS)
 top_k(const float *scores, const u32 *counts, u32 stride, u32 k, u32 padded, u32 *best, u32 *taken) {
     extern __shared__ u64 winners[];
-    __shared__ u32 histogram[BINS], shared[34], tied[32], found;
+    __shared__ u32 tied[32], found;
     u32 stream = blockIdx.x, n = counts[stream], warp = threadIdx.x / 32, lane = threadIdx.x & 31;
     scores += (u64)stream * stride;
-    u32 want = min(k, n), need = want, known = 0, known_bits = 0;
-    if (threadIdx.x == 0) found = 0, taken[stream] = want;
-    if (n > k) {
-        // Three digits of 11, 11 and 10 bits, most significant first.
-        for (u32 digit = 0; digit < 3; digit++) {
-            u32 bits = digit == 2 ? 10 : 11, shift = 32 - known_bits - bits;
-            for (u32 i = threadIdx.x; i < BINS; i += TOP_THREADS) histogram[i] = 0;
-            __syncthreads();
-            for (u32 i = threadIdx.x; i < n; i += TOP_THREADS) {
-                u32 key = ascending(scores[i]);
-                if (digit == 0 || key >> (32 - known_bits) == known) atomicAdd(&histogram[(key >> shift) & ((1u << bits) - 1)], 1);
-            }
-            __syncthreads();
-            known = known << bits | find_bin(histogram, shared, need);
-            known_bits += bits;
-        }
+    u32 want = min(k, n), need = want, equal = 0, known = 0, kept[KEPT];
+#pragma unroll
+    for (u32 u = 0; u < KEPT; u++) {
+        u32 i = u * TOP_THREADS + threadIdx.x;
+        kept[u] = i < n ? ascending(scores[i]) : 0;
     }
+    if (threadIdx.x == 0) found = 0, taken[stream] = want;
+    if (n > k) known = kth_key(scores, n, kept, (Digits *)winners, need, equal);
     __syncthreads();
-    // `known` is now the k-th key; of those equal to it, the first `need` by index belong.
-    u32 run = (n + 1023) / 1024 * 32, start = warp * run, ties = 0;
-    if (n > k) {
+    auto win = [&](u32 i, u32 key) { winners[atomicAdd(&found, 1)] = (u64)~key << 32 | i; };
+    bool tie = n > k && need < equal;
+    each_key(scores, n, kept, [&](u32 i, u32 key) {
+        if (n <= k || key > known || (!tie && key == known)) win(i, key);
+    });
+    if (tie) {
+        // Too many keys equal the last one: the first `need` by index belong.
+        u32 run = (n + 1023) / 1024 * 32, start = warp * run, ties = 0, all;
         for (u32 i = start + lane; i < start + run; i += 32)
             ties += __popc(__ballot_sync(FULL, i < n && ascending(scores[i]) == known));
         if (lane == 0) tied[warp] = ties;
         __syncthreads();
-        u32 all;
         ties = __shfl_sync(FULL, exclusive_scan(tied[lane], all), warp);
-    }
-    for (u32 i = start + lane; i < start + run; i += 32) {
-        u32 key = i < n ? ascending(scores[i]) : 0;
-        bool equal = n > k && i < n && key == known;
-        u32 mask = __ballot_sync(FULL, equal);
-        bool wins = i < n && (n <= k || key > known || (equal && ties + lanes_below(mask) < need));
-        ties += __popc(mask);
-        if (wins) winners[atomicAdd(&found, 1)] = (u64)~key << 32 | i;
+        for (u32 i = start + lane; i < start + run && ties < need; i += 32) {
+            bool equals = i < n && ascending(scores[i]) == known;
+            u32 mask = __ballot_sync(FULL, equals);
+            if (equals && ties + lanes_below(mask) < need) win(i, known);
+            ties += __popc(mask);
+        }
     }
     __syncthreads();
     for (u32 i = want + threadIdx.x; i < padded; i += TOP_THREADS) winners[i] = ~0ull;

@@ -2,18 +2,20 @@
 // keeps many reads in flight whatever the batch; one block per request (the design of SGLang HiSparse) is here as
 // the yardstick.
 
-// Copies word by word; `moves` pairs a home block (x) with a frame (y).
+// Copies word by word; `moves` pairs a home block (x) with a frame (y). Every thread block starts at another place
+// of its chunk: blocks of 32 KiB and more would otherwise be walked in step, and meet in the same memory channels.
 template <bool TO_DEVICE>
 __device__ __forceinline__ void move_flat(uint4 *home, uint4 *frames, const uint2 *moves, u32 count, u32 words) {
     const u32 UNROLL = 4;
     u32 total = count * words;
-    u32 chunk = blockDim.x * UNROLL;
+    u32 chunk = blockDim.x * UNROLL, turn = blockIdx.x * 416 % chunk;
     for (u32 base = blockIdx.x * chunk; base < total; base += gridDim.x * chunk) {
         uint4 value[UNROLL];
         uint4 *to[UNROLL];
 #pragma unroll
         for (u32 u = 0; u < UNROLL; u++) {
-            u32 at = base + u * blockDim.x + threadIdx.x;
+            u32 within = u * blockDim.x + threadIdx.x + turn;
+            u32 at = base + (within < chunk ? within : within - chunk);
             to[u] = nullptr;
             if (at < total) {
                 u32 block = at / words, word = at - block * words;

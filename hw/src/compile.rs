@@ -23,13 +23,16 @@ pub(crate) const SWAP: Source = Source { name: "swap.cu", text: include_str!("..
 pub(crate) const LOOKUP: Source = Source { name: "lookup.cu", text: include_str!("../kernels/lookup.cu") };
 /// Attention with grouped queries.
 pub(crate) const ATTEND_GQA: Source = Source { name: "attend_gqa.cu", text: include_str!("../kernels/attend_gqa.cu") };
+/// Attention over latent rows.
+pub(crate) const ATTEND_MLA: Source =
+    Source { name: "attend_mla.cu", text: include_str!("../kernels/attend_mla.cu") };
 /// Page bounds and top k.
 pub(crate) const SELECT: Source = Source { name: "select.cu", text: include_str!("../kernels/select.cu") };
 /// Stand-ins for the rest of a layer.
 pub(crate) const DENSE: Source = Source { name: "dense.cu", text: include_str!("../kernels/dense.cu") };
 
 /// Every kernel source.
-pub const SOURCES: &[Source] = &[SWAP, LOOKUP, ATTEND_GQA, SELECT, DENSE];
+pub const SOURCES: &[Source] = &[SWAP, LOOKUP, ATTEND_GQA, ATTEND_MLA, SELECT, DENSE];
 
 /// Compiles a source for an architecture such as `sm_90a`; needs the compiler, and neither driver nor device.
 ///

@@ -3,7 +3,7 @@
 use super::reference::{attend, relative_error, widened};
 use super::{Bench, swap::distinct};
 use crate::bf16::{round, widen};
-use crate::ops::attend::{AttendGqa, Attended, Gqa, HEAD_DIM, Reading};
+use crate::ops::attend::{AttendGqa, Attended, Call, Gqa, HEAD_DIM, Reading, Split};
 use crate::{DeviceBuffer, HwError};
 use rand::RngExt;
 
@@ -26,7 +26,8 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
         gqa_case(bench, &kernels, gqa, &[0, 0], 1)?;
         gqa_case(bench, &kernels, gqa, &[96; 600], 8)?;
     }
-    parts(bench, &kernels)
+    parts(bench, &kernels)?;
+    corrupted(bench, &kernels)
 }
 
 /// One reading of frames by several streams.
@@ -96,7 +97,8 @@ fn gqa_case(bench: &mut Bench, kernels: &AttendGqa, gqa: Gqa, tokens: &[u32], le
     // Twice: the second run finds the counters as the first one left them.
     for _ in 0..2 {
         let result = Attended::new(device, tokens.len(), gqa.group as usize, HEAD_DIM)?;
-        kernels.attend(&bench.stream, gqa, &queries, pool.address(), &reading, &scratch, &result, least)?;
+        let call = Call { queries: &queries, pool: pool.address(), reading: &reading, scratch: &scratch, result: &result };
+        kernels.attend(&bench.stream, gqa, &call, Split { least, spare: 0 })?;
         bench.stream.synchronize()?;
         let error = compare(&case, &result.out.read()?, &result.lse.read()?);
         worst = if error.is_nan() { f64::NAN } else { worst.max(error) };
@@ -129,7 +131,8 @@ fn parts(bench: &mut Bench, kernels: &AttendGqa) -> Result<(), HwError> {
             .collect();
         let reading = Reading::from_host(device, gqa.page, &lists)?;
         let result = Attended::new(device, cuts.len(), gqa.group as usize, HEAD_DIM)?;
-        kernels.attend(&bench.stream, gqa, &queries, pool.address(), &reading, &scratch, &result, 2)?;
+        let call = Call { queries: &queries, pool: pool.address(), reading: &reading, scratch: &scratch, result: &result };
+        kernels.attend(&bench.stream, gqa, &call, Split { least: 2, spare: 0 })?;
         bench.stream.synchronize()?;
         results.push(result);
     }
@@ -137,5 +140,28 @@ fn parts(bench: &mut Bench, kernels: &AttendGqa) -> Result<(), HwError> {
     bench.stream.synchronize()?;
     let error = compare(&case, &results[0].out.read()?, &results[0].lse.read()?);
     bench.note("attend gqa, hits first, merged".into(), error, ALLOWED);
+    Ok(())
+}
+
+/// One wrong frame number among thousands must show: the error leaves what is allowed.
+fn corrupted(bench: &mut Bench, kernels: &AttendGqa) -> Result<(), HwError> {
+    let gqa = Gqa { page: 16, group: 4 };
+    let case = draw(bench, gqa, &[512; 8]);
+    let device = &bench.device;
+    let pool = DeviceBuffer::from_host(device, &case.pool)?;
+    let queries = DeviceBuffer::from_host(device, &case.queries)?;
+    let scratch = kernels.scratch(8)?;
+    let lists: Vec<(&[u32], u32)> = case.frames.iter().map(Vec::as_slice).zip(case.tokens.iter().copied()).collect();
+    let mut reading = Reading::from_host(device, gqa.page, &lists)?;
+    let mut entries = reading.entries_mut().read()?;
+    entries.swap(5, 100);
+    reading.entries_mut().write(&entries)?;
+    let result = Attended::new(device, 8, gqa.group as usize, HEAD_DIM)?;
+    let call = Call { queries: &queries, pool: pool.address(), reading: &reading, scratch: &scratch, result: &result };
+    kernels.attend(&bench.stream, gqa, &call, Split::default())?;
+    bench.stream.synchronize()?;
+    let error = compare(&case, &result.out.read()?, &result.lse.read()?);
+    let missed = f64::from(u8::from(error <= ALLOWED));
+    bench.note(format!("a corrupted page table is caught (error {error:.3})"), missed, 0.0);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Checks of every kernel against references in double precision, on fresh random inputs and poisoned outputs.
 
 mod attend;
+mod latent;
 mod lookup;
 mod reference;
 mod select;
@@ -53,6 +54,7 @@ pub fn run(device: &Device, seed: u64) -> Result<Vec<Finding>, HwError> {
         Bench { device: device.clone(), stream, rng: Pcg64Mcg::seed_from_u64(seed), findings: Vec::new() };
     swap::run(&mut bench)?;
     attend::run(&mut bench)?;
+    latent::run(&mut bench)?;
     select::run(&mut bench)?;
     lookup::run(&mut bench)?;
     Ok(bench.findings)

@@ -1,13 +1,23 @@
 //! Sparse decode attention over frames.
 
 use super::count32;
-use crate::compile::{ATTEND_GQA, Module};
+use crate::compile::{ATTEND_GQA, ATTEND_MLA, Module};
 use crate::{Device, DeviceBuffer, HwError, Kernel, Shape, Stream};
 
 /// Dimensions of a head.
 pub const HEAD_DIM: usize = 128;
+/// Dimensions of a latent row that are values.
+pub const LATENT_DIM: usize = 512;
+/// Dimensions of a query to latent rows: latent and rotary.
+pub const LATENT_QUERY_DIM: usize = 576;
+/// Tokens of a tile.
+const TILE: u32 = 16;
 /// Thread blocks per multiprocessor; their registers fit, and no more do.
 const BLOCKS_PER_SM: u32 = 3;
+/// The same for latent attention.
+const LATENT_BLOCKS_PER_SM: u32 = 2;
+/// Query heads of latent attention that one thread block serves.
+const LATENT_HEADS: u32 = 16;
 
 /// Geometry of a grouped-query attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,45 +35,56 @@ impl Gqa {
     }
 }
 
-/// What each stream attends to: `frames` of all streams in a row, where each stream's begin, and its tokens. All of a
-/// stream's frames but the last are full.
+/// What each stream attends to: `entries` of all streams in a row (frames, or rows of latent attention), where each
+/// stream's begin, and its tokens. All of a stream's entries but the last are full.
 pub struct Reading {
-    frames: DeviceBuffer<u32>,
-    entry: DeviceBuffer<u32>,
-    tokens: DeviceBuffer<u32>,
-    first_tile: DeviceBuffer<u32>,
+    entries: DeviceBuffer<u32>,
+    rows: DeviceBuffer<[u32; 4]>,
     streams: u32,
 }
 
 impl Reading {
-    /// Readings known to the host: per stream, its frames and how many tokens they hold.
+    /// Readings known to the host: per stream, its entries and how many tokens they hold; `page` tokens to an entry.
     ///
     /// # Errors
     /// If the device has too little memory.
     ///
     /// # Panics
-    /// If a stream's tokens do not need exactly its frames.
+    /// If a stream's tokens do not need exactly its entries.
     pub fn from_host(device: &Device, page: u32, streams: &[(&[u32], u32)]) -> Result<Reading, HwError> {
-        let (mut frames, mut entry, mut first_tile) = (Vec::new(), Vec::new(), vec![0]);
+        let (mut entries, mut rows, mut tiles) = (Vec::new(), Vec::new(), 0);
         for &(list, tokens) in streams {
-            assert_eq!(count32(list.len()), tokens.div_ceil(page), "a stream's tokens fill its frames");
-            entry.push(count32(frames.len()));
-            frames.extend_from_slice(list);
-            first_tile.push(first_tile.last().copied().unwrap_or(0) + tokens.div_ceil(16));
+            assert_eq!(count32(list.len()), tokens.div_ceil(page), "a stream's tokens fill its entries");
+            rows.push([tiles, count32(entries.len()), tokens, 0]);
+            entries.extend_from_slice(list);
+            tiles += tokens.div_ceil(TILE);
         }
-        let tokens: Vec<u32> = streams.iter().map(|&(_, tokens)| tokens).collect();
+        rows.push([tiles, count32(entries.len()), 0, 0]);
         Ok(Reading {
-            frames: DeviceBuffer::from_host(device, &frames)?,
-            entry: DeviceBuffer::from_host(device, &entry)?,
-            tokens: DeviceBuffer::from_host(device, &tokens)?,
-            first_tile: DeviceBuffer::from_host(device, &first_tile)?,
+            entries: DeviceBuffer::from_host(device, &entries)?,
+            rows: DeviceBuffer::from_host(device, &rows)?,
             streams: count32(streams.len()),
         })
     }
 
-    /// Address of the frame numbers.
-    pub fn frames(&self) -> &DeviceBuffer<u32> {
-        &self.frames
+    /// The entries, for corrupting them in a test.
+    pub fn entries_mut(&mut self) -> &mut DeviceBuffer<u32> {
+        &mut self.entries
+    }
+}
+
+/// How an attention is cut into work for thread blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Split {
+    /// Tiles of 16 tokens for one thread block, at least.
+    pub least: u32,
+    /// Thread blocks that the device has room for and that are left to kernels beside this one.
+    pub spare: u32,
+}
+
+impl Default for Split {
+    fn default() -> Split {
+        Split { least: 8, spare: 0 }
     }
 }
 
@@ -88,11 +109,46 @@ impl Attended {
     }
 }
 
-/// What an attention needs beside its operands; one per stream of work.
+/// What an attention needs beside its operands; not shared by calls that overlap.
 pub struct Scratch {
     pieces: DeviceBuffer<f32>,
     arrived: DeviceBuffer<u32>,
     grid: u32,
+}
+
+/// Operands of an attention.
+pub struct Call<'a> {
+    /// Streams x heads x dimensions, bf16.
+    pub queries: &'a DeviceBuffer<u16>,
+    /// Address of the frames or rows.
+    pub pool: u64,
+    /// What is attended to.
+    pub reading: &'a Reading,
+    /// Scratch for at least as many streams.
+    pub scratch: &'a Scratch,
+    /// Where the result goes.
+    pub result: &'a Attended,
+}
+
+impl Call<'_> {
+    fn launch(&self, stream: &Stream, kernel: Kernel, scale: f32, split: Split, shape: Shape) -> Result<(), HwError> {
+        let arguments = [
+            self.queries.address(),
+            self.pool,
+            self.reading.entries.address(),
+            self.reading.rows.address(),
+            u64::from(self.reading.streams),
+            // Scores are exponentiated to base 2.
+            u64::from((scale * std::f32::consts::LOG2_E).to_bits()),
+            self.result.out.address(),
+            self.result.lse.address(),
+            self.scratch.pieces.address(),
+            self.scratch.arrived.address(),
+            u64::from(split.least),
+        ];
+        // SAFETY: as declared in attend_gqa.cu and attend_mla.cu; the reading names entries within the pool.
+        unsafe { stream.launch(kernel, shape, &arguments) }
+    }
 }
 
 /// The grouped-query kernels.
@@ -132,46 +188,18 @@ impl AttendGqa {
         })
     }
 
-    /// Attends: `queries` is streams x group x 128 bf16. At least `least` tiles of 16 tokens go to one thread block.
+    /// Attends: `queries` is streams x group x 128 bf16.
     ///
     /// # Errors
     /// If the launch is refused.
     ///
     /// # Panics
     /// If there is no kernel for the geometry.
-    #[allow(clippy::too_many_arguments)] // An attention has this many operands.
-    pub fn attend(
-        &self,
-        stream: &Stream,
-        gqa: Gqa,
-        queries: &DeviceBuffer<u16>,
-        pool: u64,
-        reading: &Reading,
-        scratch: &Scratch,
-        result: &Attended,
-        least: u32,
-    ) -> Result<(), HwError> {
+    pub fn attend(&self, stream: &Stream, gqa: Gqa, call: &Call<'_>, split: Split) -> Result<(), HwError> {
         let found = self.kernels.iter().find(|(known, _)| *known == gqa);
         let &(_, kernel) = found.expect("pages of 16 or 64 tokens and groups of 4 or 8 heads");
-        // Scores are exponentiated to base 2.
-        let scale = std::f32::consts::LOG2_E / (HEAD_DIM as f32).sqrt();
-        let arguments = [
-            queries.address(),
-            pool,
-            reading.frames.address(),
-            reading.entry.address(),
-            reading.tokens.address(),
-            reading.first_tile.address(),
-            u64::from(reading.streams),
-            u64::from(scale.to_bits()),
-            result.out.address(),
-            result.lse.address(),
-            scratch.pieces.address(),
-            scratch.arrived.address(),
-            u64::from(least),
-        ];
-        // SAFETY: as declared in attend_gqa.cu; the reading names frames within the pool.
-        unsafe { stream.launch(kernel, Shape::flat(scratch.grid, 128), &arguments) }
+        let scale = 1.0 / (HEAD_DIM as f32).sqrt();
+        call.launch(stream, kernel, scale, split, Shape::flat(call.scratch.grid - split.spare, 128))
     }
 
     /// Merges the attention over one part of each selection with that over the rest, into the first.
@@ -188,5 +216,71 @@ impl AttendGqa {
         ];
         // SAFETY: as declared in attend_gqa.cu.
         unsafe { stream.launch(self.merge, Shape::flat(count32(into.lse.len()), 128), &arguments) }
+    }
+}
+
+/// Geometry of a latent attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mla {
+    /// Query heads, a multiple of 16.
+    pub heads: u32,
+    /// Whether latent dimensions are fp8 with a scale per 128.
+    pub fp8: bool,
+}
+
+impl Mla {
+    /// Bytes of a row.
+    pub fn row_bytes(self) -> usize {
+        if self.fp8 { 656 } else { 1152 }
+    }
+}
+
+/// The latent-attention kernels.
+pub struct AttendMla {
+    device: Device,
+    bf16: Kernel,
+    fp8: Kernel,
+    _module: Module,
+}
+
+impl AttendMla {
+    /// Compiles and loads them.
+    ///
+    /// # Errors
+    /// If they cannot be compiled or loaded.
+    pub fn load(device: &Device) -> Result<AttendMla, HwError> {
+        let module = Module::load(device, ATTEND_MLA)?;
+        Ok(AttendMla {
+            device: device.clone(),
+            bf16: module.kernel("attend_mla_bf16", 0)?,
+            fp8: module.kernel("attend_mla_fp8", 0)?,
+            _module: module,
+        })
+    }
+
+    /// Scratch for attentions of at most `streams` streams.
+    ///
+    /// # Errors
+    /// If the device has too little memory.
+    pub fn scratch(&self, mla: Mla, streams: usize) -> Result<Scratch, HwError> {
+        let (grid, groups) = (self.device.info().sms * LATENT_BLOCKS_PER_SM, (mla.heads / LATENT_HEADS) as usize);
+        let piece = 16 * (LATENT_DIM + 2);
+        Ok(Scratch {
+            pieces: DeviceBuffer::filled(&self.device, grid as usize * 2 * groups * piece, 0xff)?,
+            arrived: DeviceBuffer::filled(&self.device, streams * groups, 0)?,
+            grid,
+        })
+    }
+
+    /// Attends: `queries` is streams x heads x 576 bf16, the result streams x heads x 512. Scores are scaled by `scale`.
+    ///
+    /// # Errors
+    /// If the launch is refused.
+    pub fn attend(&self, stream: &Stream, mla: Mla, call: &Call<'_>, scale: f32, split: Split) -> Result<(), HwError> {
+        let kernel = if mla.fp8 { self.fp8 } else { self.bf16 };
+        let groups = mla.heads / LATENT_HEADS;
+        // All head groups together fill the device once.
+        let grid = (call.scratch.grid / groups).max(1);
+        call.launch(stream, kernel, scale, split, Shape { grid: (grid, groups), block: 256, shared: 0 })
     }
 }

@@ -6,8 +6,6 @@ use crate::{Device, DeviceBuffer, HwError, Kernel, Shape, Stream};
 
 /// Bytes of a page's summary: 128 maxima and 128 minima, bf16.
 pub const SUMMARY_BYTES: usize = 512;
-/// Thread blocks per multiprocessor.
-const BLOCKS_PER_SM: u32 = 3;
 
 /// Scores of every stream's candidates: `counts[stream]` of them, `stride` apart.
 pub struct Scores {
@@ -54,9 +52,10 @@ impl Select {
         summaries: u64,
         scores: &Scores,
     ) -> Result<(), HwError> {
-        let kernel = match group {
-            4 => self.bound[0],
-            8 => self.bound[1],
+        // Thread blocks per multiprocessor, as registers allow.
+        let (kernel, per_sm) = match group {
+            4 => (self.bound[0], 4),
+            8 => (self.bound[1], 3),
             _ => panic!("groups of 4 or 8 heads, not {group}"),
         };
         let arguments = [
@@ -67,7 +66,7 @@ impl Select {
             scores.counts.len() as u64,
             scores.scores.address(),
         ];
-        let grid = self.device.info().sms * BLOCKS_PER_SM;
+        let grid = self.device.info().sms * per_sm;
         // SAFETY: as declared in select.cu.
         unsafe { stream.launch(kernel, Shape::flat(grid, 128), &arguments) }
     }
@@ -98,7 +97,7 @@ impl Select {
             best.address(),
             taken.address(),
         ];
-        let shape = Shape { shared: padded * 8, ..Shape::flat(count32(scores.counts.len()), 1024) };
+        let shape = Shape { shared: (padded * 8).max(32 << 10), ..Shape::flat(count32(scores.counts.len()), 1024) };
         // SAFETY: as declared in select.cu.
         unsafe { stream.launch(self.top_k, shape, &arguments) }
     }

@@ -1,7 +1,7 @@
 //! Attention from a cold L2: successive calls read different frames of a pool far larger than the cache.
 
 use super::Bench;
-use crate::ops::attend::{AttendGqa, Attended, Gqa, HEAD_DIM, Reading, Scratch};
+use crate::ops::attend::{AttendGqa, AttendMla, Attended, Call, Gqa, HEAD_DIM, LATENT_DIM, LATENT_QUERY_DIM, Mla, Reading, Scratch, Split};
 use crate::ops::dense::BF16_NOISE;
 use crate::ops::count32;
 use crate::{DeviceBuffer, HwError};
@@ -13,36 +13,96 @@ const KV_HEADS: usize = 8;
 const POOL_BYTES: usize = 4 << 30;
 
 struct Inputs {
-    pool: DeviceBuffer<u8>,
+    pool: DeviceBuffer<u16>,
     queries: DeviceBuffer<u16>,
     readings: Vec<Reading>,
     scratch: Scratch,
     result: Attended,
 }
 
-fn inputs(bench: &Bench, kernels: &AttendGqa, gqa: Gqa, batch: usize, tokens: u32) -> Result<Inputs, HwError> {
-    let device = &bench.device;
-    let streams = batch * KV_HEADS;
-    let pool = DeviceBuffer::<u8>::new(device, POOL_BYTES)?;
-    bench.dense.fill_noise(&bench.stream, pool.address(), POOL_BYTES as u64, 7, BF16_NOISE)?;
-    let heads = streams * gqa.group as usize;
-    let queries = DeviceBuffer::<u16>::new(device, heads * HEAD_DIM)?;
-    bench.dense.fill_noise(&bench.stream, queries.address(), (heads * HEAD_DIM * 2) as u64, 8, BF16_NOISE)?;
-    let mut numbers: Vec<u32> = (0..count32(POOL_BYTES / gqa.frame_bytes())).collect();
+impl Inputs {
+    fn call(&self, at: usize) -> Call<'_> {
+        Call {
+            queries: &self.queries,
+            pool: self.pool.address(),
+            reading: &self.readings[at],
+            scratch: &self.scratch,
+            result: &self.result,
+        }
+    }
+}
+
+/// Readings of `per_stream` random entries per stream, no entry in two, as many sets as the pool gives.
+fn readings(
+    bench: &Bench,
+    entry_bytes: usize,
+    page: u32,
+    streams: usize,
+    tokens: u32,
+) -> Result<Vec<Reading>, HwError> {
+    let mut numbers: Vec<u32> = (0..count32(POOL_BYTES / entry_bytes)).collect();
     numbers.shuffle(&mut Pcg64Mcg::seed_from_u64(9));
-    let per_stream = tokens.div_ceil(gqa.page) as usize;
+    let per_stream = tokens.div_ceil(page) as usize;
     let sets = (numbers.len() / (streams * per_stream)).clamp(1, 24);
-    let readings = (0..sets)
+    (0..sets)
         .map(|set| {
             let lists: Vec<(&[u32], u32)> = (0..streams)
                 .map(|s| (&numbers[(set * streams + s) * per_stream..][..per_stream], tokens))
                 .collect();
-            Reading::from_host(device, gqa.page, &lists)
+            Reading::from_host(&bench.device, page, &lists)
         })
-        .collect::<Result<Vec<_>, _>>()?;
-    let scratch = kernels.scratch(streams)?;
-    let result = Attended::new(device, streams, gqa.group as usize, HEAD_DIM)?;
-    Ok(Inputs { pool, queries, readings, scratch, result })
+        .collect()
+}
+
+fn noise(bench: &Bench, elements: usize, seed: u64) -> Result<DeviceBuffer<u16>, HwError> {
+    let buffer = DeviceBuffer::<u16>::new(&bench.device, elements)?;
+    bench.dense.fill_noise(&bench.stream, buffer.address(), elements as u64 * 2, seed, BF16_NOISE)?;
+    Ok(buffer)
+}
+
+fn inputs(bench: &Bench, kernels: &AttendGqa, gqa: Gqa, batch: usize, tokens: u32) -> Result<Inputs, HwError> {
+    let streams = batch * KV_HEADS;
+    let heads = gqa.group as usize;
+    Ok(Inputs {
+        pool: noise(bench, POOL_BYTES / 2, 7)?,
+        queries: noise(bench, streams * heads * HEAD_DIM, 8)?,
+        readings: readings(bench, gqa.frame_bytes(), gqa.page, streams, tokens)?,
+        scratch: kernels.scratch(streams)?,
+        result: Attended::new(&bench.device, streams, heads, HEAD_DIM)?,
+    })
+}
+
+/// Latent attention over 2048 rows per request.
+fn latent(bench: &mut Bench) -> Result<(), HwError> {
+    let kernels = AttendMla::load(&bench.device)?;
+    for (heads, fp8) in [(16u32, false), (16, true), (128, false), (128, true)] {
+        for batch in [1usize, 8, 64] {
+            let (mla, tokens) = (Mla { heads, fp8 }, 2048u32);
+            let i = Inputs {
+                // bf16 noise read as fp8 and scales is no row, but holds no infinity: the time is that of any row.
+                pool: noise(bench, POOL_BYTES / 2, 7)?,
+                queries: noise(bench, batch * heads as usize * LATENT_QUERY_DIM, 8)?,
+                readings: readings(bench, mla.row_bytes(), 1, batch, tokens)?,
+                scratch: kernels.scratch(mla, batch)?,
+                result: Attended::new(&bench.device, batch, heads as usize, LATENT_DIM)?,
+            };
+            let least = if batch == 1 { 4 } else { 8 };
+            let time = bench.stream.time_in_graph(i.readings.len(), 10, |at| {
+                kernels.attend(&bench.stream, mla, &i.call(at), 0.07, Split { least, spare: 0 })
+            })?;
+            let format = if fp8 { "fp8 656 B" } else { "bf16" };
+            let shape = format!("batch {batch}, {heads} heads, {format}, {tokens} rows");
+            let rows = batch as u64 * u64::from(tokens);
+            if heads == 16 {
+                let goal = (batch == 64 && !fp8).then_some(0.80);
+                bench.bandwidth("attend mla", shape, rows * mla.row_bytes() as u64, time, ("HBM copy", bench.ceilings.copy), goal);
+            } else {
+                let flops = 2 * rows * u64::from(heads) * (LATENT_DIM + LATENT_QUERY_DIM) as u64;
+                bench.rate("attend mla", shape, flops, time, (batch == 64).then_some(0.35));
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
@@ -51,11 +111,10 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
         for (batch, goal) in [(1usize, None), (8, Some(0.80)), (64, Some(0.95))] {
             let (gqa, tokens) = (Gqa { page, group }, 2048);
             let i = inputs(bench, &kernels, gqa, batch, tokens)?;
-            let least_choices: &[u32] = if batch == 1 { &[4, 8, 16] } else { &[8] };
+            let least_choices: &[u32] = if batch == 1 { &[2, 4, 8] } else { &[4, 8] };
             for &least in least_choices {
                 let time = bench.stream.time_in_graph(i.readings.len(), 20, |at| {
-                    let reading = &i.readings[at];
-                    kernels.attend(&bench.stream, gqa, &i.queries, i.pool.address(), reading, &i.scratch, &i.result, least)
+                    kernels.attend(&bench.stream, gqa, &i.call(at), Split { least, spare: 0 })
                 })?;
                 let bytes = (batch * KV_HEADS) as u64 * u64::from(tokens) * HEAD_DIM as u64 * 4;
                 let shape = format!("batch {batch}, 8 KV heads x 128, group {group}, {tokens} tokens in pages of {page}, least {least}");
@@ -63,5 +122,5 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
             }
         }
     }
-    Ok(())
+    latent(bench)
 }

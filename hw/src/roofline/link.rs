@@ -1,7 +1,7 @@
 //! Swap-in, write-back, and what they cost attention that runs beside them.
 
 use super::Bench;
-use crate::ops::attend::{AttendGqa, Attended, Gqa, HEAD_DIM, Reading};
+use crate::ops::attend::{AttendGqa, Attended, Call, Gqa, HEAD_DIM, Reading, Split};
 use crate::ops::count32;
 use crate::ops::dense::BF16_NOISE;
 use crate::ops::swap::{Fills, Move, Moves, Pools, Swap, Width};
@@ -188,16 +188,17 @@ fn beside_attention(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
     let side = Stream::new(&device)?;
     let moves = Moves::from_host(&device, &link.moves(8192, 4 << 30, 1, 1150))?;
     let pools = link.pools(8192);
-    for grid in [4u32, 8, 16] {
+    for grid in [2u32, 4, 8, 16] {
         let width = Width { grid, block: 512 };
-        let attend = || kernels.attend(&bench.stream, gqa, &queries, pool.address(), &reading, &scratch, &result, 8);
-        let alone = bench.stream.time(20, attend)?;
+        let call = Call { queries: &queries, pool: pool.address(), reading: &reading, scratch: &scratch, result: &result };
+        let attend = |spare| kernels.attend(&bench.stream, gqa, &call, Split { least: 8, spare });
+        let alone = bench.stream.time(20, || attend(0))?;
         let swap_alone = side.time(20, || link.swap.swap_in(&side, pools, &moves, width))?;
         let (begin, end) = (Event::new(&device)?, Event::new(&device)?);
         let together = bench.stream.time(20, || {
             side.wait_for(&bench.stream, &begin)?;
             link.swap.swap_in(&side, pools, &moves, width)?;
-            attend()?;
+            attend(grid)?;
             bench.stream.wait_for(&side, &end)
         })?;
         let longer = Spread::micros(&alone).max(swap_alone.micros());

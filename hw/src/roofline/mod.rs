@@ -21,7 +21,7 @@ pub struct Row {
     pub shape: String,
     /// Figure reached, in `unit`.
     pub achieved: f64,
-    /// GB/s, or us.
+    /// GB/s, TFLOP/s or us.
     pub unit: &'static str,
     /// What it is held against.
     pub against: &'static str,
@@ -54,6 +54,7 @@ struct Bench {
     ceilings: Ceilings,
     rows: Vec<Row>,
     pinned_bytes: usize,
+    matrix_rate: f64,
 }
 
 impl Bench {
@@ -68,6 +69,22 @@ impl Bench {
             against: ceiling.0,
             reference: ceiling.1,
             ratio: achieved / ceiling.1,
+            goal,
+            time,
+        });
+    }
+
+    /// A rate of arithmetic against what the vendor's library reaches on matrix products.
+    fn rate(&mut self, kernel: &str, shape: String, flops: u64, time: Spread, goal: Option<f64>) {
+        let achieved = flops as f64 / time.median_ps.max(1) as f64;
+        self.rows.push(Row {
+            kernel: kernel.into(),
+            shape,
+            achieved,
+            unit: "TFLOP/s",
+            against: "bf16 matrix product",
+            reference: self.matrix_rate,
+            ratio: achieved / self.matrix_rate,
             goal,
             time,
         });
@@ -89,15 +106,16 @@ impl Bench {
     }
 }
 
-/// Measures everything, with at most `pinned_bytes` of pinned host memory.
+/// Measures everything, with at most `pinned_bytes` of pinned host memory. `matrix_rate` is what a large bf16 matrix
+/// product reaches on this machine, TFLOP/s; this crate has none of its own.
 ///
 /// # Errors
 /// If the device fails or has too little memory.
-pub fn run(device: &Device, pinned_bytes: usize) -> Result<Table, HwError> {
+pub fn run(device: &Device, pinned_bytes: usize, matrix_rate: f64) -> Result<Table, HwError> {
     let stream = Stream::new(device)?;
     let dense = Dense::load(device)?;
     let ceilings = memory::ceilings(device, &stream, &dense)?;
-    let mut bench = Bench { device: device.clone(), stream, dense, ceilings, rows: Vec::new(), pinned_bytes };
+    let mut bench = Bench { device: device.clone(), stream, dense, ceilings, rows: Vec::new(), pinned_bytes, matrix_rate };
     attend::run(&mut bench)?;
     select::run(&mut bench)?;
     lookup::run(&mut bench)?;
