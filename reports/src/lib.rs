@@ -4,6 +4,7 @@
 mod axis;
 mod canvas;
 mod figures;
+pub mod gate;
 mod headline;
 mod page;
 mod plots;

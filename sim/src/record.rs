@@ -200,6 +200,9 @@ pub struct Point {
     /// Whether it ran.
     #[serde(flatten)]
     pub status: Status,
+    /// What the reader must know of this point; empty where there is nothing.
+    #[serde(default)]
+    pub note: String,
     /// The configuration.
     pub config: PointConfig,
     /// Counts over the measured window.
@@ -214,6 +217,7 @@ pub struct Point {
     pub amplification_milli: u64,
     /// Decision log hash, hex; empty for baselines.
     pub decision_hash: String,
-    /// Per layer of the model, in order.
+    /// Per layer of the model that selects, in order; empty for baselines.
+    #[serde(default)]
     pub layers: Vec<LayerTally>,
 }

@@ -176,11 +176,14 @@ impl TransferParams {
         let (setup_ns, body_ns) = self.parts(shape);
         let total = nanos(setup_ns + body_ns);
         let body = nanos(body_ns).max(Nanos(1));
-        // A gather keeps its bottleneck busy from end to end, be it the link or translation, so that two at once take
-        // turns; a copy loads the link with its bytes alone.
-        let rate = match shape.mechanism.is_gather() {
-            true => self.gather.rate,
-            false => min(self.copy.rate, shape.payload().0 as f64 / body.0 as f64),
+        let rate = match shape.mechanism {
+            // A gather keeps its bottleneck busy, be it the link or translation, so that two at once take turns; where
+            // its own CTAs are the bottleneck, it leaves the rest to others.
+            Mechanism::Gather => self.gather.rate,
+            Mechanism::GatherPerRequest => self.gather.rate * min(1.0, self.gather.flat_ns(shape) / body_ns),
+            Mechanism::Copy | Mechanism::CopyLoop | Mechanism::CopyBatch => {
+                min(self.copy.rate, shape.payload().0 as f64 / body.0 as f64)
+            }
         };
         TransferCost { setup: total.saturating_sub(body), body, rate: bandwidth(rate) }
     }

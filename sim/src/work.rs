@@ -1,6 +1,8 @@
 //! What the time plane is told of a decided step: how much there is to select, move and attend, layer by layer.
 //! It names no policy and no block; it is all that a hardware what-if needs to time a plan again.
 
+use kvtier_policies::{LayerPlan, StepPlan};
+
 /// Blocks to move for one layer of one step, summed over the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Movement {
@@ -66,4 +68,73 @@ pub struct StepWork {
     pub admission: Movement,
     /// The sparse layers, in order.
     pub layers: Vec<LayerWork>,
+}
+
+/// What is known of one participant before it is decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Participant {
+    /// Entries of its context, the token of this step included.
+    pub context_entries: u32,
+    /// Blocks of its context.
+    pub context_blocks: u32,
+}
+
+impl StepWork {
+    /// Reads off a plan what the time plane has to do; `self` is overwritten and its memory reused.
+    pub fn read_plan(&mut self, plan: &StepPlan, participants: &[Participant], admission: Movement) {
+        self.open(plan.step, plan.layers.len(), participants, admission);
+        for (layer, work) in plan.layers.iter().zip(&mut self.layers) {
+            work.read_layer(layer, participants);
+        }
+    }
+
+    /// Starts a step with `layers` empty layers.
+    pub(crate) fn open(
+        &mut self,
+        step: u32,
+        layers: usize,
+        participants: &[Participant],
+        admission: Movement,
+    ) {
+        self.step = step;
+        self.requests = u32::try_from(participants.len()).expect("fewer than 2^32 requests");
+        self.context_entries =
+            participants.iter().map(|participant| u64::from(participant.context_entries)).sum();
+        self.admission = admission;
+        self.layers.resize_with(layers, LayerWork::default);
+    }
+}
+
+impl LayerWork {
+    fn read_layer(&mut self, plan: &LayerPlan, participants: &[Participant]) {
+        let heads = plan.streams.len() / participants.len().max(1);
+        let mut uses = std::mem::take(&mut self.prefetch_uses);
+        uses.clear();
+        *self = LayerWork { prefetch_uses: uses, ..LayerWork::default() };
+        self.streams = u32::try_from(plan.streams.len()).expect("fewer than 2^32 streams");
+        for (participant, streams) in participants.iter().zip(plan.streams.chunks(heads.max(1))) {
+            let (mut demand, mut prefetch) = (0, 0);
+            for stream in streams {
+                demand += stream.counts.misses;
+                prefetch += stream.counts.prefetches;
+                self.candidate_blocks += u64::from(participant.context_blocks);
+                self.selected_blocks += stream.counts.accesses;
+                self.written_back += stream.counts.written_back;
+                stream.prefetch_uses.iter().for_each(|&issued_step| self.note_use(issued_step));
+            }
+            let small =
+                |blocks: u64| u32::try_from(blocks).expect("a request moves fewer than 2^32 blocks a layer");
+            self.demand.add_request(small(demand));
+            self.prefetch.add_request(small(prefetch));
+        }
+        self.resident_blocks = self.selected_blocks - self.demand.blocks;
+        self.prefetch_uses.sort_unstable_by_key(|a| a.issued_step);
+    }
+
+    fn note_use(&mut self, issued_step: u32) {
+        match self.prefetch_uses.iter_mut().find(|known| known.issued_step == issued_step) {
+            Some(known) => known.blocks += 1,
+            None => self.prefetch_uses.push(PrefetchUse { issued_step, blocks: 1 }),
+        }
+    }
 }

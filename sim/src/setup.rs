@@ -1,0 +1,249 @@
+//! Lowering: a configuration, checked once against its trace, machine and model, becomes the parts that run.
+//! Nothing downstream reads `RunConfig` again.
+
+use crate::batch::StreamMap;
+use crate::config::{RunConfig, StartConfig};
+use crate::error::SimError;
+use crate::machine::Machine;
+use crate::model::Model;
+use crate::presets;
+use kvtier_policies::eviction::{self, EVICTION};
+use kvtier_policies::{PlaneConfig, Schedule, Start, prefetch};
+use kvtier_traces::{Header, Recording, Request, TraceReader, View};
+use kvtier_units::{Bytes, Seed};
+use std::path::{Path, PathBuf};
+
+/// What can be known of a run before its trace is decoded.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    /// The configuration, with the trace's path resolved.
+    pub config: RunConfig,
+    /// How the trace is read.
+    pub view: View,
+    /// The machine.
+    pub machine: Machine,
+    /// The model whose geometry is used.
+    pub model: Model,
+    /// Eviction policy.
+    pub eviction: eviction::Entry,
+    /// Prefetch policy.
+    pub prefetch: prefetch::Entry,
+    /// Recorded requests that run, in order.
+    pub requests: Vec<u32>,
+    /// xxh3-64 of the trace file.
+    pub trace_hash: u64,
+    /// Near misses that were recorded beyond a selection of this k.
+    pub recorded_near: u32,
+}
+
+/// Everything the engine needs besides the recording itself.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Decision plane.
+    pub plane: PlaneConfig,
+    /// Which requests take part in which step.
+    pub schedule: Schedule,
+    /// Which recorded stream each stream of the model replays.
+    pub map: StreamMap,
+    /// Requests decoding at once.
+    pub concurrency: u32,
+    /// Engine steps.
+    pub steps: u32,
+    /// First engine step of the measured window.
+    pub measure_from: u32,
+    /// Slots per hot buffer.
+    pub slots: u32,
+    /// Blocks per selection, at most.
+    pub k: u32,
+}
+
+/// The trace's header and requests, read once for all points that share it.
+#[derive(Clone, Debug)]
+pub struct TraceIdentity {
+    /// Path as resolved.
+    pub path: PathBuf,
+    /// Header.
+    pub header: Header,
+    /// Requests.
+    pub requests: Vec<Request>,
+    /// xxh3-64 of the file.
+    pub hash: u64,
+}
+
+impl TraceIdentity {
+    /// Reads the identity of the trace at `path`, or at `path` under `folder` where there is none.
+    ///
+    /// # Errors
+    /// If the file is missing, truncated or not a trace.
+    pub fn read(path: &Path, folder: Option<&Path>) -> Result<TraceIdentity, SimError> {
+        let beside =
+            folder.map(|folder| folder.join(path)).filter(|beside| !path.exists() && beside.exists());
+        let path = beside.unwrap_or_else(|| path.into());
+        let reader = TraceReader::open(&path)?;
+        let hash = reader.file_hash()?;
+        Ok(TraceIdentity {
+            header: reader.header().clone(),
+            requests: reader.requests().to_vec(),
+            hash,
+            path,
+        })
+    }
+}
+
+impl Blueprint {
+    /// Checks everything that does not need the rows of the trace.
+    ///
+    /// # Errors
+    /// If a name is unknown, or shapes or settings do not go together; the error names the field and the remedy.
+    pub fn new(config: &RunConfig, trace: &TraceIdentity) -> Result<Blueprint, SimError> {
+        let machine = presets::machine(&config.machine)?;
+        let model = presets::model(&config.model)?;
+        let eviction = *eviction::find(EVICTION, &config.hot.policy)?;
+        let prefetch = *prefetch::find(&config.prefetch.policy)?;
+        let k = config.selection.k.unwrap_or(trace.header.k);
+        let reads_near = eviction.reads_near || prefetch.reads_near;
+        let near = config.selection.near.unwrap_or(u32::MAX);
+        let view = View {
+            k: config.selection.k,
+            near: if reads_near { near } else { 0 },
+            fold: config.selection.fold.unwrap_or(1),
+            newest: config.selection.newest,
+            scores: eviction.reads_scores,
+        };
+        if view.fold == 0 {
+            return Err(SimError::field("selection.fold", "must be at least 1; 1 leaves blocks as recorded"));
+        }
+        check_blocks(&view, trace, &model)?;
+        let slots = config.hot.slots.of(k);
+        if slots == 0 {
+            return Err(SimError::field(
+                "hot.slots",
+                "0 slots hold nothing; give a number, or a multiple such as \"2k\"",
+            ));
+        }
+        let requests = choose_requests(config, trace)?;
+        let recorded_near = trace.header.k.saturating_sub(k) + trace.header.extra;
+        let mut config = config.clone();
+        config.trace = trace.path.clone();
+        Ok(Blueprint { config, view, machine, model, eviction, prefetch, requests, trace_hash: trace.hash, recorded_near })
+    }
+
+    /// The parts that run over `recording`, which was decoded under this blueprint's view.
+    ///
+    /// # Errors
+    /// If the buffers cannot hold a selection, or nothing is left to replay.
+    pub fn lower(&self, recording: &Recording) -> Result<Run, SimError> {
+        let config = &self.config;
+        let k = u32::try_from(recording.max_selected()).expect("selections have fewer than 2^32 blocks");
+        let asked_k = config.selection.k.unwrap_or(recording.header().k);
+        let slots = config.hot.slots.of(asked_k);
+        let header = recording.header();
+        let recorded = (header.layers.len(), usize::from(header.head_groups));
+        let map =
+            StreamMap::new(recorded, (self.model.sparse_layers(), self.model.attention.head_groups as usize));
+        let lengths: Vec<(u32, u32)> =
+            self.requests.iter().map(|&request| (request, recording.steps(request as usize))).collect();
+        let steps = config.batch.steps.or(lengths.iter().map(|&(_, steps)| steps).max()).unwrap_or(0);
+        let default_seats = u32::try_from(lengths.len()).expect("fewer than 2^32 requests");
+        let concurrency = config.batch.concurrency.unwrap_or(default_seats);
+        let schedule = Schedule::closed(&lengths, concurrency, steps, config.batch.stagger)?;
+        if config.measure.from_step >= steps {
+            return Err(SimError::field(
+                "measure.from_step",
+                format!(
+                    "{} leaves nothing to measure of {steps} steps; give less, or raise batch.steps",
+                    config.measure.from_step
+                ),
+            ));
+        }
+        let block_bytes = self.model.attention.block_bytes;
+        let plane = PlaneConfig {
+            eviction: self.eviction,
+            params: config.hot.params.clone(),
+            slots: vec![slots; map.layers()],
+            head_groups: self.model.attention.head_groups,
+            k,
+            prefetch: self.prefetch,
+            prefetch_budget: config.prefetch.budget,
+            warm_frames: usize::try_from(config.warm.size.0 / block_bytes.0)
+                .expect("a pool fits the address space"),
+            home_capacity: self.host_pool().0,
+            block_bytes: block_bytes.0,
+            start: match config.hot.start {
+                StartConfig::Cold => Start::Cold,
+                StartConfig::Recent => Start::Recent,
+            },
+            seed: Seed(config.seed),
+        };
+        Ok(Run {
+            plane,
+            schedule,
+            map,
+            concurrency,
+            steps,
+            measure_from: config.measure.from_step,
+            slots,
+            k: asked_k,
+        })
+    }
+
+    /// Checks what can be known of the buffers before decoding.
+    ///
+    /// # Errors
+    /// If a buffer cannot hold a selection.
+    pub fn check_slots(&self, header: &Header) -> Result<(), SimError> {
+        // Folding can only shrink a selection, by how much is known once the rows are read.
+        let k = self.config.selection.k.unwrap_or(header.k);
+        let slots = self.config.hot.slots.of(k);
+        if self.view.fold == 1 && slots < k {
+            return Err(kvtier_policies::PolicyError::BufferTooSmall { slots, k }.into());
+        }
+        Ok(())
+    }
+
+    /// Pinned host memory for home copies.
+    pub fn host_pool(&self) -> Bytes {
+        self.config.host.pool.unwrap_or(self.machine.host_pool)
+    }
+}
+
+/// The model's block must be the trace's, after folding.
+fn check_blocks(view: &View, trace: &TraceIdentity, model: &Model) -> Result<(), SimError> {
+    let recorded = trace.header.entries_per_block;
+    let (have, want) =
+        (u64::from(recorded) * u64::from(view.fold), u64::from(model.attention.entries_per_block));
+    if have == want {
+        return Ok(());
+    }
+    let remedy = if want.is_multiple_of(u64::from(recorded)) {
+        format!("set selection.fold = {}", want / u64::from(recorded))
+    } else {
+        "choose another model or trace".into()
+    };
+    Err(SimError::field(
+        "model",
+        format!(
+            "`{}` moves blocks of {want} entries, and {} gives blocks of {have}; {remedy}",
+            model.name,
+            trace.path.display()
+        ),
+    ))
+}
+
+fn choose_requests(config: &RunConfig, trace: &TraceIdentity) -> Result<Vec<u32>, SimError> {
+    let index = |id: &String| {
+        let at = trace.requests.iter().position(|request| request.id == *id);
+        at.map(|at| u32::try_from(at).expect("fewer than 2^32 requests")).ok_or_else(|| {
+            let known: Vec<&str> = trace.requests.iter().map(|request| request.id.as_str()).collect();
+            let hint = kvtier_policies::nearest(id, &known);
+            let hint = hint.map(|best| format!("did you mean \"{best}\"? ")).unwrap_or_default();
+            let message =
+                format!("{} has no request `{id}`; {hint}it has: {}", trace.path.display(), known.join(", "));
+            SimError::field("batch.requests", message)
+        })
+    };
+    if config.batch.requests.is_empty() {
+        return Ok((0u32..).zip(&trace.requests).map(|(at, _)| at).collect());
+    }
+    config.batch.requests.iter().map(index).collect()
+}

@@ -1,0 +1,55 @@
+//! `kvtier policies`: what can be chosen, from the tables that register it.
+
+use crate::output;
+use kvtier_policies::eviction::EVICTION;
+use kvtier_policies::prefetch::PREFETCH;
+use std::process::ExitCode;
+
+/// List eviction and prefetch policies with the state each keeps
+#[derive(clap::Args)]
+#[command(after_help = "Example: kvtier policies --json")]
+pub(crate) struct Args {
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.json {
+        let eviction: Vec<serde_json::Value> = EVICTION
+            .iter()
+            .map(|entry| {
+                serde_json::json!({
+                    "name": entry.name,
+                    "summary": entry.summary,
+                    "needs_future": entry.needs_future,
+                    "reads_near_misses": entry.reads_near,
+                    "reads_scores": entry.reads_scores,
+                    "bytes_per_slot": entry.state.per_slot,
+                    "bytes_per_block": entry.state.per_block,
+                })
+            })
+            .collect();
+        let prefetch: Vec<serde_json::Value> = PREFETCH
+            .iter()
+            .map(|entry| serde_json::json!({ "name": entry.name, "summary": entry.summary }))
+            .collect();
+        let all = serde_json::json!({ "eviction": eviction, "prefetch": prefetch });
+        output::say(serde_json::to_string_pretty(&all)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::say("Eviction of the hot buffers (hot.policy). State is charged to HBM, beside 4 bytes of tag per slot and of");
+    output::say("page table per block.\n");
+    let width = EVICTION.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+    output::say(format!("{:<width$}  {:>7}  {:>8}  what it does", "policy", "B/slot", "B/block"));
+    for entry in EVICTION {
+        let state = entry.state;
+        output::say(format!("{:<width$}  {:>7}  {:>8}  {}", entry.name, state.per_slot, state.per_block, entry.summary));
+    }
+    output::say("\nPrefetch (prefetch.policy)\n");
+    let width = PREFETCH.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+    for entry in PREFETCH {
+        output::say(format!("{:<width$}  {}", entry.name, entry.summary));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,143 @@
+//! `kvtier replay`: one configuration, from flags or TOML, with its baselines.
+
+use super::sweep::RunArgs;
+use crate::output;
+use kvtier_sim::grid::ConfigFile;
+use kvtier_sim::record::{Point, PointKind, Status};
+use kvtier_units::{Bytes, Nanos};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Replay one configuration and print where blocks, bytes and time went
+///
+/// Without a file, the shipped pages on an H100 are replayed; flags override fields.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  kvtier replay --policy lru --slots 2k\n  \
+    kvtier replay --policy lru-step --slots 1.5k --prefetch next-ranked --overlap hit-first\n  \
+    kvtier replay mine.toml --set batch.concurrency=24 --json")]
+pub(crate) struct Args {
+    /// Configuration file
+    file: Option<PathBuf>,
+    /// Trace (trace)
+    #[arg(long)]
+    trace: Option<String>,
+    /// Model preset or TOML file (model)
+    #[arg(long)]
+    model: Option<String>,
+    /// Machine preset or TOML file (machine)
+    #[arg(long)]
+    machine: Option<String>,
+    /// Eviction policy (hot.policy)
+    #[arg(long)]
+    policy: Option<String>,
+    /// Slots per hot buffer, say 64 or 2k (hot.slots)
+    #[arg(long)]
+    slots: Option<String>,
+    /// Prefetch policy (prefetch.policy)
+    #[arg(long)]
+    prefetch: Option<String>,
+    /// Overlap mode (time.overlap)
+    #[arg(long)]
+    overlap: Option<String>,
+    /// Requests decoding at once (batch.concurrency)
+    #[arg(long)]
+    concurrency: Option<u32>,
+    /// Print the points as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+const DEFAULTS: &str = "trace = \"traces/samples/smollm2-pages.parquet\"\nmodel = \"smollm2-135m\"\nmachine = \"h100-pcie5\"\n";
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut file = match &args.file {
+        Some(path) => ConfigFile::read(path)?,
+        None => ConfigFile::parse(DEFAULTS)?,
+    };
+    let text = |value: &Option<String>| value.as_ref().map(|value| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")));
+    let flags = [
+        ("trace", text(&args.trace)),
+        ("model", text(&args.model)),
+        ("machine", text(&args.machine)),
+        ("hot.policy", text(&args.policy)),
+        ("hot.slots", text(&args.slots)),
+        ("prefetch.policy", text(&args.prefetch)),
+        ("time.overlap", text(&args.overlap)),
+        ("batch.concurrency", args.concurrency.map(|requests| requests.to_string())),
+    ];
+    for (field, value) in flags {
+        if let Some(value) = value {
+            file.set(&format!("{field}={value}"))?;
+        }
+    }
+    let (_, points) = args.run.execute(file, None)?;
+    if args.json {
+        output::say(serde_json::to_string_pretty(&points)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    points.iter().filter(|point| point.kind == PointKind::Offload).for_each(print);
+    output::say(compare(&points));
+    if let Some(Status::Infeasible(reason)) = points.iter().map(|p| &p.status).find(|status| **status != Status::Ok) {
+        let all = points.iter().all(|point| point.status != Status::Ok || point.kind != PointKind::Offload);
+        if all {
+            anyhow::bail!("{reason}");
+        }
+        output::say(format!("note: {reason}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(point: &Point) {
+    let (config, steady) = (&point.config, &point.steady);
+    output::say(format!(
+        "{} on {}, {}: {} with {} slots (k {}), {} requests, {} steps measured from step {}",
+        config.trace, config.model, config.machine, config.policy, config.slots, config.k, config.concurrency, config.steps, config.measure_from
+    ));
+    [&config.mapping, &point.note].iter().filter(|note| !note.is_empty()).for_each(|note| output::say(format!("note: {note}")));
+    let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { 100.0 * ratio(part, whole) };
+    let kinds = [
+        ("accesses", steady.accesses.to_string()),
+        ("misses", format!("{} ({:.2}%): {} cold, {} capacity, {} policy", steady.misses, steady.miss_ratio() * 100.0, steady.cold, steady.capacity, steady.policy)),
+        ("warm hits", steady.warm_hits.to_string()),
+        ("prefetched", format!("{} brought, {} demanded, {} wasted, {} misses by pollution", steady.prefetches, steady.prefetched, steady.wasted, steady.pollution)),
+        ("moved", format!("{:.3} bytes per byte selected", ratio(point.amplification_milli, 1000))),
+    ];
+    kinds.iter().for_each(|(name, value)| output::say(format!("  {name:<11} {value}")));
+    let time = &point.time;
+    let parts = [("compute", time.compute_ns), ("stall", time.stall_ns), ("launch", time.launch_ns), ("wait", time.wait_ns)];
+    let parts: Vec<String> = parts.iter().map(|&(name, ns)| format!("{name} {:.1}%", share(ns, time.total_ns))).collect();
+    output::say(format!(
+        "  {:<11} p50 {}, p90 {}, p99 {}: {}",
+        "step", Nanos(time.step_p50_ns), Nanos(time.step_p90_ns), Nanos(time.step_p99_ns), parts.join(", ")
+    ));
+    output::say(format!("  {:<11} {}", "decisions", point.decision_hash));
+}
+
+#[allow(clippy::cast_precision_loss)] // for show
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole as f64
+}
+
+fn compare(points: &[Point]) -> String {
+    let kind = |point: &Point| match point.kind {
+        PointKind::Offload => "offload".to_owned(),
+        PointKind::Resident => "all in HBM, sparse".to_owned(),
+        PointKind::Dense => "all in HBM, dense".to_owned(),
+    };
+    let rows: Vec<Vec<String>> = points
+        .iter()
+        .map(|point| match &point.status {
+            Status::Ok => vec![
+                kind(point),
+                point.config.concurrency.to_string(),
+                format!("{:.0}", point.time.tokens_per_s()),
+                Bytes(point.footprint.hbm_total).to_string(),
+                Bytes(point.footprint.host).to_string(),
+            ],
+            Status::Infeasible(_) => vec![kind(point), "-".into(), "does not fit".into(), "-".into(), "-".into()],
+        })
+        .collect();
+    output::table(&["", "requests", "tokens/s", "HBM", "host"], &rows)
+}
