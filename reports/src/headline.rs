@@ -4,7 +4,7 @@
 use crate::figures::{bytes, factor, mean_step_ns, percent, ratio, step_parts, time};
 use crate::theme::BOUND;
 use crate::view::View;
-use kvtier_sim::record::{Point, PointKind};
+use kvtier_sim::record::{Point, PointKind, Status};
 use serde::Serialize;
 
 /// One sentence or two under a label.
@@ -164,10 +164,9 @@ fn pays(view: &View<'_>) -> Option<String> {
         Some(resident) => against(offload, resident),
         None => match view.misfits.iter().find(|point| point.kind == PointKind::Resident) {
             Some(misfit) => format!(
-                "Yes: with the whole cache in HBM {requests} requests need {} of {}, which does not fit; offload runs them in {}.",
-                bytes(misfit.footprint.hbm_total),
-                bytes(misfit.footprint.hbm_capacity),
-                bytes(offload.footprint.hbm_total)
+                "Yes: the whole cache does not fit in HBM, so only offload decodes {requests} requests here, with {} of HBM.{}",
+                bytes(offload.footprint.hbm_total),
+                reason(misfit).map(|reason| format!(" ({reason})")).unwrap_or_default()
             ),
             None => return None,
         },
@@ -178,6 +177,14 @@ fn pays(view: &View<'_>) -> Option<String> {
         format!(" Against dense attention in HBM with {requests} requests it is {}.", factor(gain))
     });
     Some(text + &dense.unwrap_or_default())
+}
+
+/// Why a point did not run.
+fn reason(point: &Point) -> Option<&str> {
+    match &point.status {
+        Status::Infeasible(reason) => Some(reason),
+        Status::Ok => None,
+    }
 }
 
 /// The fastest offload point against the cache in HBM.

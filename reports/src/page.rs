@@ -79,7 +79,7 @@ pub(crate) fn render(input: &ReportInput<'_>, views: &Views<'_>, plots: &[Vec<Pl
         table: table(input.points),
         misfits: input.points.iter().filter_map(misfit).collect(),
         traces: traces(input.points),
-        notes: derived_notes(input.points).into_iter().chain(input.notes.iter().cloned()).collect(),
+        notes: notes(input),
         style: Value::from_safe_string(format!("{}{STYLE}", theme::css())),
         script: Value::from_safe_string(SCRIPT.to_owned()),
     };
@@ -144,8 +144,9 @@ fn traces(points: &[Point]) -> Vec<(String, String)> {
     pairs.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// What a reader must know about the points themselves.
-fn derived_notes(points: &[Point]) -> Vec<String> {
+/// What a reader must know: what the points say of themselves, then the notes given, less what was said already.
+fn notes(input: &ReportInput<'_>) -> Vec<String> {
+    let points = input.points;
     let mut notes = Vec::new();
     let mapped: BTreeSet<_> = points
         .iter()
@@ -156,16 +157,16 @@ fn derived_notes(points: &[Point]) -> Vec<String> {
         })
         .collect();
     notes.extend(mapped);
-    let idle = |point: &&Point| {
-        point.config.overlap == "layer-ahead" && ["", "none"].contains(&point.config.prefetch.as_str())
-    };
-    let number = points.iter().filter(idle).count();
-    if number > 0 {
-        notes.push(format!(
-            "{} with layer-ahead overlap and no prefetcher: nothing is known a layer ahead, so there is nothing to issue early.",
-            figures::count(number, "point")
-        ));
-    }
+    // Once each, with how many say it.
+    let said: BTreeSet<&str> =
+        points.iter().map(|point| point.note.as_str()).filter(|note| !note.is_empty()).collect();
+    notes.extend(said.into_iter().map(|note| {
+        let number = points.iter().filter(|point| point.note == note).count();
+        format!("{}: {note}", figures::count(number, "point"))
+    }));
+    let said =
+        |note: &&String| points.iter().any(|point| point.note == **note || point.config.mapping == **note);
+    notes.extend(input.notes.iter().filter(|note| !said(note)).cloned());
     notes
 }
 

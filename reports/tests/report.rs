@@ -5,7 +5,7 @@
 mod synthetic;
 
 use kvtier_reports::{ReportError, ReportInput, write};
-use kvtier_sim::record::{Point, PointKind, Status, Tally, TimeTally};
+use kvtier_sim::record::{Footprint, Point, PointKind, Status, Tally, TimeTally};
 use resvg::tiny_skia::Pixmap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ fn the_page_holds_every_section_point_and_plot() {
     assert!(page.contains("kvtier 0.1.0 · kvtier sweep a.toml") && page.contains("k = 32"));
     assert!(page.contains("8d4fe1a2b3c4d5e6"), "no trace hash");
     assert!(page.contains("hot buffers need 96 GiB"), "no reason");
-    assert!(page.contains("layer-ahead overlap and no prefetcher"), "no derived note");
+    assert!(page.contains("42 points: layer-ahead has nothing to issue early"), "no note");
     assert_eq!(plots.len(), 5);
     let mut expected: Vec<String> =
         plots.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
@@ -284,17 +284,31 @@ fn baselines_alone_and_misfits_alone_are_reports() {
     assert!(page.contains("No point ran") && page.contains("too large"));
 }
 
+#[test]
+fn a_note_that_points_make_is_not_repeated() {
+    let mut point = synthetic::point(&PLAIN);
+    (point.note, point.config.mapping) = ("a remark".to_owned(), "6 layers replayed as 30".to_owned());
+    let (points, notes) = ([point], ["a remark", "6 layers replayed as 30", "another"].map(str::to_owned));
+    let dir = tempfile::tempdir().unwrap();
+    let files = write(dir.path(), &ReportInput { notes: &notes, ..input(&points) }).unwrap();
+    let page = fs::read_to_string(&files[0]).unwrap();
+    let list = &page[page.find("id=\"notes\"").unwrap()..];
+    assert_eq!(list[..list.find("</section>").unwrap()].matches("<li>").count(), 3);
+    assert!(list.contains("1 point: a remark") && list.contains("<li>another</li>"));
+}
+
 /// Where everything in HBM does not fit, the page says what offload makes possible.
 #[test]
 fn a_resident_baseline_that_does_not_fit_is_named() {
     let mut points = vec![synthetic::point(&PLAIN)];
     let mut resident = synthetic::baselines(&PLAIN).remove(0);
     resident.status = Status::Infeasible("HBM is too small".to_owned());
-    resident.footprint.hbm_total = 96 << 30;
+    resident.footprint = Footprint::default();
     resident.time = TimeTally::default();
     points.push(resident);
     let (page, ..) = report(&points);
-    assert!(page.contains("6 requests need 96 GiB of 80 GiB, which does not fit"));
+    assert!(page.contains("the whole cache does not fit in HBM, so only offload decodes 6 requests here"));
+    assert!(page.contains("does not fit this machine and is not drawn"));
     assert!(page.contains("HBM is too small"));
 }
 

@@ -60,9 +60,8 @@ pub(super) fn plot(view: &View<'_>) -> Option<Plot> {
         caption.push_str(
             " In the grey area offload is slower than the whole cache in HBM, and memory is all it buys.",
         );
-    } else if let Some(misfit) = view.misfits.iter().find(|point| point.kind == PointKind::Resident) {
-        let needs = bytes(misfit.footprint.hbm_total);
-        caption.push_str(&format!(" The whole cache in HBM is not drawn: it does not fit ({needs})."));
+    } else if view.misfits.iter().any(|point| point.kind == PointKind::Resident) {
+        caption.push_str(" The whole cache in HBM does not fit this machine and is not drawn.");
     } else {
         caption.push_str(" The sweep has no baseline with the whole cache in HBM.");
     }

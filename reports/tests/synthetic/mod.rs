@@ -115,6 +115,10 @@ pub(crate) fn point(choice: &Choice<'_>) -> Point {
         ),
         kind: PointKind::Offload,
         status: Status::Ok,
+        note: match (choice.overlap, choice.prefetch) {
+            ("layer-ahead", "none") => "layer-ahead has nothing to issue early without a prefetcher".into(),
+            _ => String::new(),
+        },
         config: config(choice),
         steady,
         whole: steady,
