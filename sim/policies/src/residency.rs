@@ -55,11 +55,13 @@ struct Tables {
     slot_of: Vec<Slot>,
     /// Slot tags: slot to block.
     block_of: Vec<BlockId>,
-    /// The step in which each slot was last pinned; free slots are always pinned.
+    /// The step in which each slot was last pinned; free slots are always pinned. The last element stands for the
+    /// missing blocks, so that a look-up writes without asking.
     pinned_in: Vec<u32>,
     epoch: u32,
-    /// Ranks of this step's misses.
-    misses: Vec<u32>,
+    /// Ranks of this step's misses, the first `missed` of them.
+    ranks: Vec<u32>,
+    missed: usize,
 }
 
 impl Tables {
@@ -68,8 +70,9 @@ impl Tables {
         StepView {
             selection,
             slots,
-            misses: &self.misses,
-            pins: Pins { stamps: &self.pinned_in, epoch: self.epoch },
+            misses: &self.ranks[..self.missed],
+            entering: None,
+            pins: Pins { stamps: &self.pinned_in[..self.block_of.len()], epoch: self.epoch },
             slot_of: &self.slot_of,
             block_of: &self.block_of,
         }
@@ -104,9 +107,10 @@ impl<E: EvictionPolicy> Residency<E> {
             tables: Tables {
                 slot_of: vec![Slot::NONE; blocks],
                 block_of: vec![BlockId::NONE; slots],
-                pinned_in: vec![u32::MAX; slots],
+                pinned_in: vec![u32::MAX; slots + 1],
                 epoch: 0,
-                misses: Vec::with_capacity(shape.k as usize),
+                ranks: vec![0; shape.k as usize],
+                missed: 0,
             },
             filled: 0,
             prefetched_in: vec![0; slots],
@@ -121,27 +125,35 @@ impl<E: EvictionPolicy> Residency<E> {
         self.tables.block_of.len() - self.filled
     }
 
-    /// Looks up the selection: hits are pinned, misses noted by rank.
+    /// Looks up the selection: hits are pinned, misses noted by rank. No branch depends on what is resident.
     #[inline(always)]
     fn look_up(&mut self, selection: &Selection<'_>, plan: &mut StreamPlan) {
-        self.tables.epoch += 1;
-        self.tables.misses.clear();
-        for (rank, block) in (0u32..).zip(selection.blocks) {
-            let slot = self.tables.slot_of[block.index()];
-            plan.slots.push(slot);
-            if slot == Slot::NONE {
-                self.tables.misses.push(rank);
-            } else {
-                self.tables.pinned_in[slot.index()] = self.tables.epoch;
-            }
-        }
+        let Tables { slot_of, block_of, pinned_in, epoch, ranks, missed } = &mut self.tables;
+        *epoch += 1;
+        let (blocks, spare) = (selection.blocks, block_of.len());
+        assert!(blocks.len() <= ranks.len(), "a selection has at most k blocks");
+        let mut misses = 0;
+        plan.slots.extend((0u32..).zip(blocks).map(|(rank, block)| {
+            let slot = slot_of[block.index()];
+            ranks[misses] = rank;
+            misses += usize::from(slot == Slot::NONE);
+            pinned_in[slot.index().min(spare)] = *epoch;
+            slot
+        }));
+        *missed = misses;
     }
 
     /// Asks the policy for victims among the evictable slots.
-    fn choose_victims(&mut self, selection: &Selection<'_>, slots: &[Slot], need: usize) {
+    fn choose_victims(
+        &mut self,
+        selection: &Selection<'_>,
+        slots: &[Slot],
+        entering: Option<BlockId>,
+        need: usize,
+    ) {
         self.victims.clear();
         if need > 0 {
-            let view = self.tables.view(selection, slots);
+            let view = StepView { entering, ..self.tables.view(selection, slots) };
             self.policy.victims(&view, need, &mut self.victims);
             assert_eq!(self.victims.len(), need, "a policy names exactly as many victims as are needed");
         }
@@ -158,6 +170,7 @@ impl<E: EvictionPolicy> Residency<E> {
     }
 
     /// Puts `block` into `slot`, pins it, and books the victim.
+    #[inline(always)]
     fn fill(&mut self, block: BlockId, slot: Slot, warm: bool, plan: &mut StreamPlan) -> Fill {
         assert!(self.tables.pinned_in[slot.index()] != self.tables.epoch, "a pinned block is never evicted");
         let victim = std::mem::replace(&mut self.tables.block_of[slot.index()], block);
@@ -177,11 +190,11 @@ impl<E: EvictionPolicy> Residency<E> {
 
     /// Brings the misses in rank order and classes them.
     fn load_misses(&mut self, selection: &Selection<'_>, warm: WarmLookup<'_>, plan: &mut StreamPlan) {
-        let need = self.tables.misses.len().saturating_sub(self.free_slots());
-        self.choose_victims(selection, &plan.slots, need);
+        let need = self.tables.missed.saturating_sub(self.free_slots());
+        self.choose_victims(selection, &plan.slots, None, need);
         let mut victim = 0;
-        for at in 0..self.tables.misses.len() {
-            let rank = self.tables.misses[at] as usize;
+        for at in 0..self.tables.missed {
+            let rank = self.tables.ranks[at] as usize;
             let block = selection.blocks[rank];
             let is_warm = warm.holds(block);
             let from_victims = self.free_slots() == 0;
@@ -228,11 +241,11 @@ impl<E: EvictionPolicy> Residency<E> {
     ) -> Option<Fill> {
         if self.free_slots() == 0 {
             self.tables.view(selection, &plan.slots).pins.evictable().next()?;
-            self.choose_victims(selection, &plan.slots, 1);
+            self.choose_victims(selection, &plan.slots, Some(block), 1);
         }
         let slot = self.take_slot(0);
         let fill = self.fill(block, slot, warm, plan);
-        let view = self.tables.view(selection, &plan.slots);
+        let view = StepView { entering: Some(block), ..self.tables.view(selection, &plan.slots) };
         self.policy.insert(&view, slot, why, next_use);
         self.history[block.index()] = BEEN;
         Some(fill)
@@ -316,9 +329,9 @@ impl<E: EvictionPolicy> HotBuffer for Residency<E> {
         plan.newest = selection.newest;
         plan.counts.newest = u64::from(selection.newest);
         plan.counts.accesses = selection.blocks.len() as u64 + plan.counts.newest;
-        plan.counts.hits = (selection.blocks.len() - self.tables.misses.len()) as u64;
+        plan.counts.hits = (selection.blocks.len() - self.tables.missed) as u64;
         plan.counts.metadata_bytes = u64::from(E::STATE.per_slot) * selection.blocks.len() as u64;
-        if !self.tables.misses.is_empty() {
+        if self.tables.missed > 0 {
             self.load_misses(selection, warm, plan);
         }
         self.credit_prefetches(plan);

@@ -3,36 +3,35 @@
 //! Total order: time of the last fill, oldest first; fills of one step in fill order.
 
 use super::{BufferShape, EvictionPolicy, Insertion, NoParams, StateClass, StepView};
-use crate::{PolicyError, SlotList};
+use crate::{PolicyError, RecencyLog};
 use kvtier_units::Slot;
 
 /// First in, first out.
 pub struct Fifo {
-    order: SlotList,
+    /// By time of fill: only a fill touches.
+    order: RecencyLog,
 }
 
 impl EvictionPolicy for Fifo {
     const NAME: &'static str = "fifo";
     const SUMMARY: &'static str = "evicts what was filled first";
-    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
-        Ok(Fifo { order: SlotList::new(shape.slots) })
+        Ok(Fifo { order: RecencyLog::new(shape.slots) })
     }
 
     fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
-        out.extend(self.order.from_back().filter(|&slot| !view.pins.holds(slot)).take(need));
+        self.order.victims(&view.pins, need, out);
     }
 
     fn touch(&mut self, view: &StepView<'_>) {
-        for slot in view.loaded() {
-            self.order.move_to_front(slot);
-        }
+        self.order.touch(view.loaded());
     }
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
-        self.order.move_to_front(slot);
+        self.order.touch(std::iter::once(slot));
     }
 }
 

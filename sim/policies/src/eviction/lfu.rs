@@ -1,119 +1,50 @@
 //! LFU: evicts the block selected least often since it was loaded; among equals the least recently selected.
 //!
 //! The count is one when a block is loaded and restarts with every load. A prefetched or newly filled block also
-//! starts at one. Total order: (count, recency); within a step worse ranks are older.
+//! starts at one. Total order: (count, recency), which is unique; within a step worse ranks are older.
 
-use super::{BufferShape, EvictionPolicy, Insertion, NoParams, StateClass, StepView};
+use super::classic::ClassicPolicy;
+use super::lazy_heap::{LazyHeap, priority};
+use super::{BufferShape, NoParams, StateClass, StepView};
 use crate::PolicyError;
-use kvtier_units::Slot;
+use kvtier_units::{BlockId, Slot};
 
-const NIL: u32 = u32::MAX;
-
-/// Least frequently used: one recency list per count, and a bitmap of the counts in use.
+/// Least frequently used.
 pub struct Lfu {
-    /// Count of each slot; zero until it is first filled.
+    order: LazyHeap,
     count: Vec<u32>,
-    /// `[newer, older]` within the slot's count.
-    links: Vec<[u32; 2]>,
-    /// `[newest, oldest]` slot of each count.
-    ends: Vec<[u32; 2]>,
-    /// One bit per count that has slots.
-    used: Vec<u64>,
+    /// Accesses so far.
+    now: u32,
 }
 
-impl Lfu {
-    fn unlink(&mut self, slot: usize) {
-        let count = self.count[slot] as usize;
-        let [newer, older] = self.links[slot];
-        match newer {
-            NIL => self.ends[count][0] = older,
-            newer => self.links[newer as usize][1] = older,
-        }
-        match older {
-            NIL => self.ends[count][1] = newer,
-            older => self.links[older as usize][0] = newer,
-        }
-        if self.ends[count][0] == NIL {
-            self.used[count / 64] &= !(1 << (count % 64));
-        }
-    }
-
-    fn link_newest(&mut self, slot: Slot, count: u32) {
-        let at = count as usize;
-        if at >= self.ends.len() {
-            let counts = (at + 1).next_power_of_two().max(64);
-            self.ends.resize(counts, [NIL; 2]);
-            self.used.resize(counts / 64, 0);
-        }
-        let newest = self.ends[at][0];
-        self.links[slot.index()] = [NIL, newest];
-        match newest {
-            NIL => self.ends[at][1] = slot.0,
-            newest => self.links[newest as usize][0] = slot.0,
-        }
-        self.ends[at][0] = slot.0;
-        self.used[at / 64] |= 1 << (at % 64);
-        self.count[slot.index()] = count;
-    }
-
-    fn set_count(&mut self, slot: Slot, count: u32) {
-        if self.count[slot.index()] != 0 {
-            self.unlink(slot.index());
-        }
-        self.link_newest(slot, count);
-    }
-
-    /// Slots from the least used to the most, older first within a count.
-    fn ascending(&self) -> impl Iterator<Item = Slot> + '_ {
-        let counts = self.used.iter().enumerate().flat_map(|(word, &bits)| {
-            std::iter::successors(Some(bits), |rest| Some(rest & rest.wrapping_sub(1)))
-                .take_while(|&rest| rest != 0)
-                .map(move |rest| word * 64 + rest.trailing_zeros() as usize)
-        });
-        counts.flat_map(move |count| {
-            let mut at = self.ends[count][1];
-            std::iter::from_fn(move || {
-                let slot = (at != NIL).then_some(Slot(at))?;
-                at = self.links[slot.index()][0];
-                Some(slot)
-            })
-        })
-    }
-}
-
-impl EvictionPolicy for Lfu {
+impl ClassicPolicy for Lfu {
     const NAME: &'static str = "lfu";
     const SUMMARY: &'static str =
         "evicts the least often selected since it was loaded, then the least recently";
-    const STATE: StateClass = StateClass { per_slot: 12, per_block: 0 };
+    /// The count and the time of the last access.
+    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
-        let slots = shape.slots as usize;
-        let counts = 1024;
-        Ok(Lfu {
-            count: vec![0; slots],
-            links: vec![[NIL; 2]; slots],
-            ends: vec![[NIL; 2]; counts],
-            used: vec![0; counts / 64],
-        })
+        Ok(Lfu { order: LazyHeap::new(shape.slots), count: vec![0; shape.slots as usize], now: 0 })
     }
 
-    fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
-        out.extend(self.ascending().filter(|&slot| !view.pins.holds(slot)).take(need));
+    #[inline(always)]
+    fn on_hit(&mut self, slot: Slot) {
+        self.now += 1;
+        self.count[slot.index()] += 1;
+        self.order.raise(slot, priority(self.count[slot.index()], self.now));
     }
 
-    fn touch(&mut self, view: &StepView<'_>) {
-        let mut misses = view.misses.iter().rev().copied().peekable();
-        for (rank, &slot) in view.slots.iter().enumerate().rev() {
-            let loaded = misses.next_if(|&miss| miss as usize == rank).is_some();
-            let count = if loaded { 1 } else { self.count[slot.index()].saturating_add(1) };
-            self.set_count(slot, count);
-        }
+    fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
+        self.order.take_smallest(&view.pins).0
     }
 
-    fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
-        self.set_count(slot, 1);
+    #[inline]
+    fn on_insert(&mut self, slot: Slot, _: BlockId) {
+        self.now += 1;
+        self.count[slot.index()] = 1;
+        self.order.add(slot, priority(1, self.now));
     }
 }
 

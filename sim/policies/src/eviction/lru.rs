@@ -1,40 +1,38 @@
 //! LRU: evicts the least recently selected block.
 //!
 //! Within a step the selection is touched from the worst rank to the best, so rank 0 ends most recent.
-//! Total order: recency, which is unique. Prefetched and newly filled blocks enter as most recent.
+//! Total order: recency, which is unique. State: the time of the last touch. Prefetched and newly filled blocks enter as most recent.
 
 use super::{BufferShape, EvictionPolicy, Insertion, NoParams, StateClass, StepView};
-use crate::{PolicyError, SlotList};
+use crate::{PolicyError, RecencyLog};
 use kvtier_units::Slot;
 
 /// Least recently used.
 pub struct Lru {
-    order: SlotList,
+    order: RecencyLog,
 }
 
 impl EvictionPolicy for Lru {
     const NAME: &'static str = "lru";
     const SUMMARY: &'static str = "evicts the least recently selected; better ranks count as later";
-    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
-        Ok(Lru { order: SlotList::new(shape.slots) })
+        Ok(Lru { order: RecencyLog::new(shape.slots) })
     }
 
     fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
-        out.extend(self.order.from_back().filter(|&slot| !view.pins.holds(slot)).take(need));
+        self.order.victims(&view.pins, need, out);
     }
 
     #[inline]
     fn touch(&mut self, view: &StepView<'_>) {
-        for &slot in view.slots.iter().rev() {
-            self.order.move_to_front(slot);
-        }
+        self.order.touch(view.slots.iter().rev().copied());
     }
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
-        self.order.move_to_front(slot);
+        self.order.touch(std::iter::once(slot));
     }
 }
 

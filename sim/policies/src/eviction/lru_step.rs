@@ -5,17 +5,14 @@
 //! step play no part. Prefetched and newly filled blocks, which HiSparse does not have, enter as most recent.
 
 use super::{BufferShape, EvictionPolicy, Insertion, NoParams, StateClass, StepView};
-use crate::PolicyError;
+use crate::{PolicyError, RecencyLog};
 use kvtier_units::Slot;
 
 /// Least recently used, exact by step.
 pub struct LruStep {
-    /// Slots from least to most recent.
-    order: Vec<Slot>,
-    /// The step that loaded each slot last.
-    loaded_in: Vec<u32>,
-    step: u32,
-    hits: Vec<Slot>,
+    order: RecencyLog,
+    /// Hits of the step with their previous place.
+    hits: Vec<(u32, Slot)>,
 }
 
 impl EvictionPolicy for LruStep {
@@ -25,45 +22,29 @@ impl EvictionPolicy for LruStep {
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
-        Ok(LruStep {
-            order: (0..shape.slots).map(Slot).collect(),
-            loaded_in: vec![0; shape.slots as usize],
-            step: 0,
-            hits: Vec::with_capacity(shape.slots as usize),
-        })
+        Ok(LruStep { order: RecencyLog::new(shape.slots), hits: Vec::with_capacity(shape.k as usize) })
     }
 
     fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
-        out.extend(self.order.iter().copied().filter(|&slot| !view.pins.holds(slot)).take(need));
+        self.order.victims(&view.pins, need, out);
     }
 
+    #[inline]
     fn touch(&mut self, view: &StepView<'_>) {
-        self.step += 1;
-        for slot in view.loaded() {
-            self.loaded_in[slot.index()] = self.step;
-        }
-        // Free slots count as held: they sort with the hits until they are filled.
         self.hits.clear();
-        let mut stale = 0;
-        for at in 0..self.order.len() {
-            let slot = self.order[at];
-            if !view.pins.holds(slot) {
-                self.order[stale] = slot;
-                stale += 1;
-            } else if self.loaded_in[slot.index()] != self.step {
-                self.hits.push(slot);
+        let mut misses = view.misses.iter().copied().peekable();
+        for (rank, &slot) in (0u32..).zip(view.slots) {
+            if misses.next_if_eq(&rank).is_none() {
+                self.hits.push((self.order.last_touch(slot), slot));
             }
         }
-        let (loaded, hits) = self.order[stale..].split_at_mut(view.misses.len());
-        for (at, slot) in loaded.iter_mut().zip(view.loaded()) {
-            *at = slot;
-        }
-        hits.copy_from_slice(&self.hits);
+        self.hits.sort_unstable();
+        self.order.touch(view.loaded());
+        self.order.touch(self.hits.iter().map(|&(_, slot)| slot));
     }
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
-        let at = self.order.iter().position(|&other| other == slot).expect("every slot stands in the order");
-        self.order[at..].rotate_left(1);
+        self.order.touch(std::iter::once(slot));
     }
 }
 

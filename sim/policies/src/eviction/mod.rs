@@ -1,26 +1,44 @@
 //! Eviction: the trait, what a policy sees of a step, and the one table that registers every policy.
 //! Adding a policy is one file here and one line in [`EVICTION`].
 
+mod arc;
 mod belady;
+mod classic;
 mod clock;
 mod fifo;
+mod gdsf;
+mod ghosts;
+mod lazy_heap;
 mod lfu;
 mod lru;
+mod lru_k;
 mod lru_step;
 mod random;
+mod s3_fifo;
+mod sieve;
+mod slru;
+mod two_q;
 
 use crate::residency::{HotBuffer, Residency};
 use crate::{PolicyError, Selection};
 use kvtier_units::{BlockId, Seed, Slot};
 use serde::de::DeserializeOwned;
 
+pub use arc::Arc;
 pub use belady::Belady;
+pub use classic::{Classic, ClassicPolicy};
 pub use clock::{Clock, ClockParams};
 pub use fifo::Fifo;
+pub use gdsf::Gdsf;
 pub use lfu::Lfu;
 pub use lru::Lru;
+pub use lru_k::{LruK, LruKParams, LruKVariant};
 pub use lru_step::LruStep;
 pub use random::Random;
+pub use s3_fifo::{S3Fifo, S3FifoParams, S3FifoVariant};
+pub use sieve::Sieve;
+pub use slru::{Slru, SlruParams, SlruVariant};
+pub use two_q::{TwoQ, TwoQParams};
 
 /// Every eviction policy, in the order in which they are listed to users.
 pub const EVICTION: &[Entry] = &[
@@ -28,7 +46,14 @@ pub const EVICTION: &[Entry] = &[
     entry::<Clock>(),
     entry::<Lru>(),
     entry::<LruStep>(),
-    entry::<Lfu>(),
+    entry::<Classic<Lfu>>(),
+    entry::<Classic<Sieve>>(),
+    entry::<Classic<Slru>>(),
+    entry::<Classic<TwoQ>>(),
+    entry::<Classic<Arc>>(),
+    entry::<Classic<LruK>>(),
+    entry::<Classic<S3Fifo>>(),
+    entry::<Classic<Gdsf>>(),
     entry::<Random>(),
     entry::<Belady>(),
 ];
@@ -100,6 +125,8 @@ pub struct StepView<'a> {
     pub slots: &'a [Slot],
     /// Ranks of the blocks that were not in the buffer, ascending; they fill slots in this order.
     pub misses: &'a [u32],
+    /// The block that a prefetch or growth is about to bring; `None` on the demand path, where the misses enter.
+    pub entering: Option<BlockId>,
     /// Slots that may not be evicted.
     pub pins: Pins<'a>,
     /// The stream's page table: the slot of every block, `Slot::NONE` where it is not resident.
@@ -111,7 +138,7 @@ pub struct StepView<'a> {
 impl StepView<'_> {
     /// Slots loaded by this step, in fill order; only meaningful after the fill.
     #[inline]
-    pub fn loaded(&self) -> impl Iterator<Item = Slot> + '_ {
+    pub fn loaded(&self) -> impl ExactSizeIterator<Item = Slot> + '_ {
         self.misses.iter().map(|&rank| self.slots[rank as usize])
     }
 }
@@ -156,6 +183,19 @@ pub trait EvictionPolicy: Sized + Send + 'static {
 #[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoParams {}
+
+/// That percentage of the slots, rounded down, but at least one.
+///
+/// # Errors
+/// If it is more than ten times all of them.
+fn percent_of(field: &'static str, percent: u32, slots: u32) -> Result<u32, PolicyError> {
+    if percent > 1000 {
+        let message = format!("{percent} percent of the slots; give at most 1000");
+        return Err(PolicyError::Params { field, message });
+    }
+    let part = u64::from(slots) * u64::from(percent) / 100;
+    Ok(u32::try_from(part).expect("ten times the slots of a buffer count in 32 bits").max(1))
+}
 
 /// One registered policy.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,144 @@
+//! ARC: two LRU lists, for blocks selected once and more often, whose sizes follow where ghosts come back from.
+//! N. Megiddo, D. S. Modha, "ARC: a self-tuning, low overhead replacement cache", FAST 2003,
+//! <https://www.usenix.org/conference/fast-03/arc-self-tuning-low-overhead-replacement-cache>.
+//!
+//! The target p is kept in 2^-32 slots, rounded down, where the paper has a real number. Blocks that a step has decided
+//! to bring count towards the lists they will enter. Where all of the list that should give is pinned,
+//! the other gives. Total order: each list's. Any capacity will do.
+
+use super::classic::ClassicPolicy;
+use super::ghosts::Ghosts;
+use super::{BufferShape, NoParams, StateClass, StepView};
+use crate::{PolicyError, SlotQueues};
+use kvtier_units::{BlockId, Slot};
+
+const ONCE: u8 = 0;
+const OFTEN: u8 = 1;
+const ONE: u64 = 1 << 32;
+
+/// T1 and T2 with their ghosts B1 and B2.
+pub struct Arc {
+    lists: SlotQueues,
+    ghosts: [Ghosts; 2],
+    slots: u64,
+    /// Target length of T1, in 2^-32 slots.
+    target: u64,
+    /// Blocks on their way into T1 and T2.
+    pending: [u64; 2],
+}
+
+impl Arc {
+    fn resident(&self, list: u8) -> u64 {
+        u64::from(self.lists.len(list))
+    }
+
+    fn ghosts(&self, list: u8) -> u64 {
+        self.ghosts[usize::from(list)].len() as u64
+    }
+
+    /// Moves the target after a ghost of `list` came back; the ghost is already out of its list.
+    fn adapt(&mut self, list: u8) {
+        let (own, other) = (self.ghosts(list) + 1, self.ghosts(1 - list));
+        let by = (other * ONE / own).max(ONE);
+        self.target = match list {
+            ONCE => (self.target + by).min(self.slots * ONE),
+            _ => self.target.saturating_sub(by),
+        };
+    }
+
+    /// The list whose oldest makes room.
+    fn giver(&self, from_often: bool) -> u8 {
+        let length = self.resident(ONCE) * ONE;
+        let once = length > self.target || (length == self.target && from_often);
+        if (once && length > 0) || self.lists.is_empty(OFTEN) { ONCE } else { OFTEN }
+    }
+
+    /// Trims the ghosts for a block seen for the first time. Whether the victim leaves without a ghost.
+    fn trim(&mut self) -> bool {
+        let once = self.resident(ONCE) + self.pending[0] + self.ghosts(ONCE);
+        if once >= self.slots {
+            if self.ghosts(ONCE) == 0 {
+                return true;
+            }
+            self.ghosts[0].forget_oldest();
+        } else if once + self.resident(OFTEN) + self.pending[1] + self.ghosts(OFTEN) >= 2 * self.slots {
+            self.ghosts[1].forget_oldest();
+        }
+        false
+    }
+}
+
+impl ClassicPolicy for Arc {
+    const NAME: &'static str = "arc";
+    const SUMMARY: &'static str = "balances recency and frequency by where ghosts come back from";
+    /// Two links and the list; two kinds of ghosts.
+    const STATE: StateClass = StateClass { per_slot: 9, per_block: 2 * Ghosts::BYTES_PER_BLOCK };
+    type Params = NoParams;
+
+    fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
+        let ghosts = Ghosts::new(shape.blocks, 2 * shape.slots as usize);
+        Ok(Arc {
+            lists: SlotQueues::new(shape.slots, 2),
+            ghosts: [ghosts.clone(), ghosts],
+            slots: u64::from(shape.slots),
+            target: 0,
+            pending: [0; 2],
+        })
+    }
+
+    #[inline]
+    fn on_hit(&mut self, slot: Slot) {
+        self.lists.push_front(OFTEN, slot);
+    }
+
+    fn evict(&mut self, incoming: BlockId, view: &StepView<'_>) -> Slot {
+        let back = [ONCE, OFTEN].into_iter().find(|&list| self.ghosts[usize::from(list)].recall(incoming));
+        let mut leaves_ghost = true;
+        let giver = match back {
+            Some(list) => {
+                self.adapt(list);
+                self.giver(list == OFTEN)
+            }
+            None if self.trim() => {
+                leaves_ghost = false;
+                ONCE
+            }
+            None => self.giver(false),
+        };
+        self.pending[usize::from(back.is_some())] += 1;
+        let victim = [giver, 1 - giver]
+            .into_iter()
+            .find_map(|list| self.lists.oldest_evictable(list, &view.pins))
+            .expect("an evictable slot stands in a list");
+        if leaves_ghost {
+            self.ghosts[usize::from(self.lists.queue_of(victim))].add(view.block_of[victim.index()]);
+        }
+        self.lists.remove(victim);
+        victim
+    }
+
+    fn on_insert(&mut self, slot: Slot, block: BlockId) {
+        let [once, often] = &mut self.ghosts;
+        let list = if once.take(block) | often.take(block) { OFTEN } else { ONCE };
+        let pending = &mut self.pending[usize::from(list)];
+        *pending = pending.saturating_sub(1);
+        self.lists.push_front(list, slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::residency::testing::Bench;
+
+    #[test]
+    fn a_ghost_of_the_recent_list_moves_the_target() {
+        let mut bench = Bench::new("arc", 3, 20);
+        [0, 1, 2, 0].into_iter().for_each(|block| drop(bench.step(&[block])));
+        // T1 1, 2; T2 0; the target is 0.
+        assert_eq!(bench.step(&[3]).victims(), [1], "T1 gives while it is longer than its target");
+        assert_eq!(bench.step(&[1]).victims(), [2], "1 comes back to T2; the target is 1");
+        // T1 3; T2 0, 1; ghost 2. T1 is not longer than its target, so T2 gives.
+        assert_eq!(bench.step(&[4]).victims(), [0]);
+        assert_eq!(bench.step(&[3, 5]).victims(), [4], "T1 3, 4 is longer than its target; 3 is pinned");
+    }
+}

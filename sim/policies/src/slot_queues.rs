@@ -1,0 +1,155 @@
+//! Doubly linked queues over the slots of a buffer, as dense arrays: what every queue policy is made of.
+//! A slot stands in at most one queue.
+
+use crate::eviction::Pins;
+use kvtier_units::Slot;
+
+const FRONT: usize = 0;
+const BACK: usize = 1;
+/// Queue of a slot that stands in none.
+const NOWHERE: u8 = u8::MAX;
+
+/// Several queues over the slots of one buffer, each from front (newest) to back (oldest).
+#[derive(Clone, Debug)]
+pub struct SlotQueues {
+    /// `[towards front, towards back]` for each slot, then for each queue's sentinel, which stands ahead of the
+    /// front and behind the back.
+    links: Vec<[u32; 2]>,
+    queue_of: Vec<u8>,
+    lengths: Vec<u32>,
+    slots: u32,
+}
+
+impl SlotQueues {
+    /// `queues` empty queues over `slots` slots.
+    pub fn new(slots: u32, queues: u8) -> SlotQueues {
+        let size = slots + u32::from(queues);
+        SlotQueues {
+            links: (0..size).map(|node| [node, node]).collect(),
+            queue_of: vec![NOWHERE; slots as usize],
+            lengths: vec![0; usize::from(queues)],
+            slots,
+        }
+    }
+
+    #[inline(always)]
+    fn sentinel(&self, queue: u8) -> u32 {
+        self.slots + u32::from(queue)
+    }
+
+    /// Slots in the queue.
+    #[inline(always)]
+    pub fn len(&self, queue: u8) -> u32 {
+        self.lengths[usize::from(queue)]
+    }
+
+    /// Whether the queue is empty.
+    #[inline(always)]
+    pub fn is_empty(&self, queue: u8) -> bool {
+        self.len(queue) == 0
+    }
+
+    /// The queue that the slot stands in.
+    ///
+    /// # Panics
+    /// If it stands in none.
+    #[inline(always)]
+    pub fn queue_of(&self, slot: Slot) -> u8 {
+        let queue = self.queue_of[slot.index()];
+        assert_ne!(queue, NOWHERE, "a filled slot stands in a queue");
+        queue
+    }
+
+    /// Puts the slot at the front of a queue, taking it out of the one it stands in.
+    #[inline(always)]
+    pub fn push_front(&mut self, queue: u8, slot: Slot) {
+        self.remove(slot);
+        let sentinel = self.sentinel(queue);
+        let first = self.links[sentinel as usize][BACK];
+        self.links[slot.index()] = [sentinel, first];
+        self.links[first as usize][FRONT] = slot.0;
+        self.links[sentinel as usize][BACK] = slot.0;
+        self.queue_of[slot.index()] = queue;
+        self.lengths[usize::from(queue)] += 1;
+    }
+
+    /// Takes the slot out of its queue, if it stands in one.
+    #[inline(always)]
+    pub fn remove(&mut self, slot: Slot) {
+        let queue = std::mem::replace(&mut self.queue_of[slot.index()], NOWHERE);
+        if queue == NOWHERE {
+            return;
+        }
+        let [ahead, behind] = self.links[slot.index()];
+        self.links[ahead as usize][BACK] = behind;
+        self.links[behind as usize][FRONT] = ahead;
+        self.lengths[usize::from(queue)] -= 1;
+    }
+
+    /// The oldest slot of a queue.
+    #[inline(always)]
+    pub fn back(&self, queue: u8) -> Option<Slot> {
+        let last = self.links[self.sentinel(queue) as usize][FRONT];
+        (last < self.slots).then_some(Slot(last))
+    }
+
+    /// The next newer slot of the same queue.
+    #[inline(always)]
+    pub fn newer(&self, slot: Slot) -> Option<Slot> {
+        let ahead = self.links[slot.index()][FRONT];
+        (ahead < self.slots).then_some(Slot(ahead))
+    }
+
+    /// Slots of a queue from the back (oldest) to the front.
+    #[inline]
+    pub fn from_back(&self, queue: u8) -> impl Iterator<Item = Slot> + '_ {
+        std::iter::successors(self.back(queue), |&slot| self.newer(slot))
+    }
+
+    /// The oldest slot of a queue that may be evicted.
+    #[inline]
+    pub fn oldest_evictable(&self, queue: u8, pins: &Pins<'_>) -> Option<Slot> {
+        self.from_back(queue).find(|&slot| !pins.holds(slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_oldest_evictable_is_found_past_pins() {
+        let mut queues = SlotQueues::new(3, 1);
+        (0..3).for_each(|slot| queues.push_front(0, Slot(slot)));
+        let pins = |stamps: &'static [u32]| Pins { stamps, epoch: 1 };
+        assert_eq!(queues.oldest_evictable(0, &pins(&[0, 0, 0])), Some(Slot(0)));
+        assert_eq!(queues.oldest_evictable(0, &pins(&[1, 1, 0])), Some(Slot(2)));
+        assert_eq!(queues.oldest_evictable(0, &pins(&[1, 1, 1])), None);
+    }
+
+    proptest! {
+        #[test]
+        fn agree_with_vectors(moves in prop::collection::vec((0u32..7, 0u8..4), 0..80)) {
+            let mut queues = SlotQueues::new(7, 3);
+            let mut model = vec![Vec::new(); 3];
+            for (slot, queue) in moves {
+                model.iter_mut().for_each(|other| other.retain(|&member| member != slot));
+                match queue {
+                    3 => queues.remove(Slot(slot)),
+                    queue => {
+                        queues.push_front(queue, Slot(slot));
+                        model[usize::from(queue)].push(slot);
+                        prop_assert_eq!(queues.queue_of(Slot(slot)), queue);
+                    }
+                }
+                for (queue, model) in (0u8..).zip(&model) {
+                    let order: Vec<u32> = queues.from_back(queue).map(|slot| slot.0).collect();
+                    prop_assert_eq!(&order, model);
+                    prop_assert_eq!(queues.len(queue) as usize, model.len());
+                    prop_assert_eq!(queues.back(queue).map(|slot| slot.0), model.first().copied());
+                }
+            }
+        }
+    }
+}
