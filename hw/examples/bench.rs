@@ -1,17 +1,17 @@
 //! Runs the checks, the roofline or the parity scenarios on this machine's device and writes them as JSON:
-//! `bench check|roofline|parity OUT.json`.
+//! `bench check|roofline|probe|parity OUT.json`.
 
 #![allow(clippy::print_stdout)] // A program, not a library.
 
 use kvtier_hw::ops::lookup::Lookup;
-use kvtier_hw::{Device, HwError, check, parity, roofline};
+use kvtier_hw::{Device, HwError, check, parity, probe, roofline};
 use serde::Serialize;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [what, out, rest @ ..] = &arguments[..] else {
-        println!("usage: bench check|roofline|parity OUT.json [pinned GiB [matrix TFLOP/s]]");
+        println!("usage: bench check|roofline|probe|parity OUT.json [pinned GiB [matrix TFLOP/s]]");
         return ExitCode::from(2);
     };
     match run(what, out, rest) {
@@ -52,6 +52,14 @@ fn run(what: &str, out: &str, rest: &[String]) -> Result<bool, HwError> {
                 );
             }
             save(out, &table);
+            Ok(true)
+        }
+        "probe" => {
+            let gib = rest.first().and_then(|gib| gib.parse().ok()).unwrap_or(32usize);
+            let probe = probe::run(&device, gib << 30)?;
+            std::fs::write(format!("{out}.csv"), probe.csv()).expect("the output file can be written");
+            println!("probe took {} ms, {} rows", probe.took_ms, probe.rows.len());
+            save(out, &probe);
             Ok(true)
         }
         _ => {

@@ -5,8 +5,11 @@
 // Both products run on tensor cores straight from registers: keys and values are loaded in the layout of the
 // left operand, which fixes the dimensions only up to an order that queries and outputs follow. No shared memory.
 
-const u32 WARPS = 4;
+// One block of twelve warps fills a multiprocessor's registers: beside kernels that wait on the host link, whole
+// multiprocessors are left to those.
+const u32 WARPS = 12;
 const u32 DIM = 128;
+const u32 SLICES = WARPS * 32 / DIM; // threads that share a dimension, and take turns at the heads
 
 // Keys of tokens n and n + 8 of a tile, n = lane / 4; element j holds dimensions 32 j + 8 t .. + 8, t = lane % 4.
 struct Keys { uint4 low[4], high[4]; };
@@ -24,8 +27,8 @@ __device__ __forceinline__ void load_keys(Keys &k, const u8 *tile) {
     const u8 *p = tile + lane / 4 * (DIM * 2) + (lane & 3) * 16;
 #pragma unroll
     for (u32 j = 0; j < 4; j++) {
-        k.low[j] = load_once(p + j * 64);
-        k.high[j] = load_once(p + 8 * DIM * 2 + j * 64);
+        k.low[j] = load_page(p + j * 64);
+        k.high[j] = load_page(p + 8 * DIM * 2 + j * 64);
     }
 }
 
@@ -34,10 +37,10 @@ __device__ __forceinline__ void load_values(Values &v, const u8 *tile) {
     const u8 *p = tile + (lane & 3) * 2 * (DIM * 2) + lane / 4 * 16;
 #pragma unroll
     for (u32 c = 0; c < 2; c++) {
-        v.token[0][c] = load_once(p + c * 128);
-        v.token[1][c] = load_once(p + DIM * 2 + c * 128);
-        v.token[2][c] = load_once(p + 8 * DIM * 2 + c * 128);
-        v.token[3][c] = load_once(p + 9 * DIM * 2 + c * 128);
+        v.token[0][c] = load_page(p + c * 128);
+        v.token[1][c] = load_page(p + DIM * 2 + c * 128);
+        v.token[2][c] = load_page(p + 8 * DIM * 2 + c * 128);
+        v.token[3][c] = load_page(p + 9 * DIM * 2 + c * 128);
     }
 }
 
@@ -115,12 +118,6 @@ struct Piece {
     float max[GROUP], sum[GROUP], out[GROUP][DIM];
 };
 
-// One thread's view of a combined piece: every head, at the thread's own dimension.
-template <u32 GROUP>
-struct Total {
-    float max[GROUP], sum[GROUP], out[GROUP];
-};
-
 template <u32 GROUP>
 __device__ __forceinline__ void leave(const Sums &a, Piece<GROUP> &mine) {
     u32 lane = threadIdx.x & 31, n = lane / 4, t = lane & 3;
@@ -139,12 +136,11 @@ __device__ __forceinline__ void leave(const Sums &a, Piece<GROUP> &mine) {
     }
 }
 
-// Adds up the pieces of the block's warps.
-template <u32 GROUP>
-__device__ __forceinline__ Total<GROUP> add_up(const Piece<GROUP> *pieces) {
-    Total<GROUP> total;
-#pragma unroll
-    for (u32 head = 0; head < GROUP; head++) {
+// Adds up the pieces of the block's warps and calls `f(head, dimension, max, sum, value)` for each value, once.
+template <u32 GROUP, typename F>
+__device__ __forceinline__ void add_up(const Piece<GROUP> *pieces, F f) {
+    u32 dim = threadIdx.x % DIM;
+    for (u32 head = threadIdx.x / DIM; head < GROUP; head += SLICES) {
         float top = NEGATIVE_INFINITY, sum = 0, out = 0;
 #pragma unroll
         for (u32 w = 0; w < WARPS; w++) top = fmaxf(top, pieces[w].max[head]);
@@ -152,21 +148,17 @@ __device__ __forceinline__ Total<GROUP> add_up(const Piece<GROUP> *pieces) {
         for (u32 w = 0; w < WARPS; w++) {
             float scale = exp2_fast(pieces[w].max[head] - top);
             sum += pieces[w].sum[head] * scale;
-            out += pieces[w].out[head][threadIdx.x] * scale;
+            out += pieces[w].out[head][dim] * scale;
         }
-        total.max[head] = top, total.sum[head] = sum, total.out[head] = out;
+        f(head, dim, top, sum, out);
     }
-    return total;
 }
 
-template <u32 GROUP>
-__device__ __forceinline__ void store(const Total<GROUP> &total, u16 *out, float *lse) {
-#pragma unroll
-    for (u32 head = 0; head < GROUP; head++) {
-        out[head * DIM + threadIdx.x] = (u16)pack_bf16(total.out[head] / total.sum[head], 0);
-        // Natural logarithm of the sum of exponentials, so that parts of a selection can be merged.
-        if (threadIdx.x == 0) lse[head] = (total.max[head] + __log2f(total.sum[head])) * 0.6931471805599453f;
-    }
+// Stores one value of the result, and with the first dimension the natural logarithm of the sum of exponentials, so
+// that parts of a selection can be merged.
+__device__ __forceinline__ void store(u16 *out, float *lse, u32 head, u32 dim, float top, float sum, float value) {
+    out[head * DIM + dim] = (u16)pack_bf16(value / sum, 0);
+    if (dim == 0) lse[head] = (top + __log2f(sum)) * 0.6931471805599453f;
 }
 
 __device__ __forceinline__ float4 load_shared_result4(const float *p) {
@@ -188,20 +180,48 @@ __device__ __forceinline__ void gather_pieces(const Piece<GROUP> *pieces, u32 fi
     for (u32 step = GROUP; step < 32; step *= 2) top = fmaxf(top, __shfl_xor_sync(FULL, top, step));
     if (lane < GROUP) tops[warp][lane] = top;
     __syncthreads();
-    for (u32 head = 0; head < GROUP; head++) {
-        float top = fmaxf(fmaxf(tops[0][head], tops[1][head]), fmaxf(tops[2][head], tops[3][head]));
-        float sum = 0;
-        float4 out = make_float4(0, 0, 0, 0);
-#pragma unroll 8
-        for (u32 part = first + warp; part <= last; part += WARPS) {
-            const Piece<GROUP> *p = piece(part);
-            float scale = exp2_fast(load_shared_result(&p->max[head]) - top);
-            float4 v = load_shared_result4(&p->out[head][lane * 4]);
-            sum += load_shared_result(&p->sum[head]) * scale;
-            out.x += v.x * scale, out.y += v.y * scale, out.z += v.z * scale, out.w += v.w * scale;
+    // Four heads of four pieces at a time, all their loads in flight together.
+    const u32 HEADS = 4, PIECES = 4;
+#pragma unroll
+    for (u32 some = 0; some < GROUP; some += HEADS) {
+        float top[HEADS], sum[HEADS];
+        float4 out[HEADS];
+#pragma unroll
+        for (u32 h = 0; h < HEADS; h++) {
+            u32 head = some + h;
+            top[h] = NEGATIVE_INFINITY;
+#pragma unroll
+            for (u32 w = 0; w < WARPS; w++) top[h] = fmaxf(top[h], tops[w][head]);
+            sum[h] = 0, out[h] = make_float4(0, 0, 0, 0);
         }
-        *(float4 *)&warp_pieces[warp].out[head][lane * 4] = out;
-        if (lane == 0) warp_pieces[warp].max[head] = top, warp_pieces[warp].sum[head] = sum;
+        for (u32 base = first + warp; base <= last; base += WARPS * PIECES) {
+            float max[PIECES][HEADS], part_sum[PIECES][HEADS];
+            float4 v[PIECES][HEADS];
+#pragma unroll
+            for (u32 i = 0; i < PIECES; i++) {
+                const Piece<GROUP> *p = piece(min(base + i * WARPS, last));
+#pragma unroll
+                for (u32 h = 0; h < HEADS; h++) {
+                    max[i][h] = load_shared_result(&p->max[some + h]);
+                    part_sum[i][h] = load_shared_result(&p->sum[some + h]);
+                    v[i][h] = load_shared_result4(&p->out[some + h][lane * 4]);
+                }
+            }
+#pragma unroll
+            for (u32 i = 0; i < PIECES; i++)
+#pragma unroll
+                for (u32 h = 0; h < HEADS; h++) {
+                    float scale = base + i * WARPS <= last ? exp2_fast(max[i][h] - top[h]) : 0;
+                    sum[h] += part_sum[i][h] * scale;
+                    out[h].x += v[i][h].x * scale, out[h].y += v[i][h].y * scale;
+                    out[h].z += v[i][h].z * scale, out[h].w += v[i][h].w * scale;
+                }
+        }
+#pragma unroll
+        for (u32 h = 0; h < HEADS; h++) {
+            *(float4 *)&warp_pieces[warp].out[some + h][lane * 4] = out[h];
+            if (lane == 0) warp_pieces[warp].max[some + h] = top[h], warp_pieces[warp].sum[some + h] = sum[h];
+        }
     }
     __syncthreads();
 }
@@ -213,7 +233,8 @@ __device__ __forceinline__ void gather_pieces(const Piece<GROUP> *pieces, u32 fi
 template <u32 PAGE, u32 GROUP>
 __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const u32 *frames, const Row *rows, u32 streams,
                                        float scale, u16 *out, float *lse, float *pieces_raw, u32 *arrived, u32 least) {
-    __shared__ __align__(16) Piece<GROUP> warp_pieces[WARPS];
+    extern __shared__ float4 shared[]; // a piece per warp
+    Piece<GROUP> *warp_pieces = (Piece<GROUP> *)shared;
     __shared__ u32 arrivals;
     Piece<GROUP> *pieces = (Piece<GROUP> *)pieces_raw;
     u32 lane = threadIdx.x & 31, n = lane / 4, t = lane & 3;
@@ -261,16 +282,14 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
         __syncthreads();
         u16 *o = out + (u64)stream * GROUP * DIM;
         float *l = lse + stream * GROUP;
-        Total<GROUP> sum = add_up<GROUP>(warp_pieces);
         if (at == base && stop == next) {
-            store<GROUP>(sum, o, l);
+            add_up<GROUP>(warp_pieces, [&](u32 head, u32 dim, float top, float sum, float value) { store(o, l, head, dim, top, sum, value); });
         } else {
             Piece<GROUP> &mine = pieces[blockIdx.x * 2 + which];
-#pragma unroll
-            for (u32 head = 0; head < GROUP; head++) {
-                mine.out[head][threadIdx.x] = sum.out[head];
-                if (threadIdx.x == head) mine.max[head] = sum.max[head], mine.sum[head] = sum.sum[head];
-            }
+            add_up<GROUP>(warp_pieces, [&](u32 head, u32 dim, float top, float sum, float value) {
+                mine.out[head][dim] = value;
+                if (dim == 0) mine.max[head] = top, mine.sum[head] = sum;
+            });
             __threadfence();
             __syncthreads();
             u32 first = part_of(base, parts, total), last = part_of(next - 1, parts, total);
@@ -280,7 +299,7 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
                 __threadfence();
                 bool first_is_second = part_start(first, parts, total) < base;
                 gather_pieces<GROUP>(pieces, first, last, first_is_second, warp_pieces);
-                store<GROUP>(add_up<GROUP>(warp_pieces), o, l);
+                add_up<GROUP>(warp_pieces, [&](u32 head, u32 dim, float top, float sum, float value) { store(o, l, head, dim, top, sum, value); });
                 if (threadIdx.x == 0) arrived[stream] = 0;
             }
         }
@@ -291,14 +310,14 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
     // Streams without a token belong to no block's tiles.
     for (u32 stream = blockIdx.x; stream < streams; stream += gridDim.x)
         if (rows[stream].tokens == 0)
-            for (u32 head = 0; head < GROUP; head++) {
-                out[((u64)stream * GROUP + head) * DIM + threadIdx.x] = 0;
-                if (threadIdx.x == 0) lse[stream * GROUP + head] = NEGATIVE_INFINITY;
+            for (u32 i = threadIdx.x; i < GROUP * DIM; i += WARPS * 32) {
+                out[(u64)stream * GROUP * DIM + i] = 0;
+                if (i < GROUP) lse[stream * GROUP + i] = NEGATIVE_INFINITY;
             }
 }
 
 #define ATTEND(PAGE, GROUP)                                                                                            \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32, 3) attend_gqa_p##PAGE##_g##GROUP(                         \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) attend_gqa_p##PAGE##_g##GROUP(                         \
         const u16 *queries, const u8 *pool, const u32 *frames, const Row *rows, u32 streams, float scale, u16 *out,    \
         float *lse, float *pieces, u32 *arrived, u32 least) {                                                          \
         attend<PAGE, GROUP>(queries, pool, frames, rows, streams, scale, out, lse, pieces, arrived, least);            \

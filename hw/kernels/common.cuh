@@ -18,6 +18,14 @@ __device__ __forceinline__ uint4 load_once(const void *p) {
     return v;
 }
 
+// The same within pages read from end to end: asks L2 for 256 bytes at a time.
+__device__ __forceinline__ uint4 load_page(const void *p) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    return v;
+}
+
 // Reads past L1, for data that another block of this launch wrote.
 __device__ __forceinline__ float load_shared_result(const float *p) {
     float v;

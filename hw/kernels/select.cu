@@ -32,7 +32,7 @@ __device__ __forceinline__ void bound(const u16 *queries, const u8 *summaries, c
             const u8 *low = rows + (u64)min(page + n, stride - 1) * 512 + half * 256 + t * 16;
             const u8 *high = rows + (u64)min(page + n + 8, stride - 1) * 512 + half * 256 + t * 16;
 #pragma unroll
-            for (u32 j = 0; j < 4; j++) v[j] = load_once(low + j * 64), v[4 + j] = load_once(high + j * 64);
+            for (u32 j = 0; j < 4; j++) v[j] = load_page(low + j * 64), v[4 + j] = load_page(high + j * 64);
         };
         uint4 top[8], bottom[8];
         u32 tile = at + threadIdx.x / 32;

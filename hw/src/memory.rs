@@ -222,3 +222,37 @@ pub unsafe fn copy_async(stream: &Stream, to: u64, from: u64, bytes: usize) -> R
     // SAFETY: promised by the caller.
     unsafe { sys::cuMemcpyAsync(to, from, bytes, stream.raw()) }.result().during("copying")
 }
+
+/// Copies `bytes` from each address to its partner by one batch for the copy engines.
+///
+/// # Safety
+/// As [`copy_async`], for every pair.
+///
+/// # Errors
+/// If the driver has no batch copies, or fails.
+pub unsafe fn copy_batch_async(stream: &Stream, to: &[u64], from: &[u64], bytes: usize) -> Result<(), HwError> {
+    assert_eq!(to.len(), from.len(), "every block has a source and a destination");
+    if !crate::library::driver_has("cuMemcpyBatchAsync_v2") {
+        return Err(HwError::MissingSymbol("cuMemcpyBatchAsync_v2"));
+    }
+    let (mut to, mut from, mut sizes) = (to.to_vec(), from.to_vec(), vec![bytes; to.len()]);
+    // SAFETY: plain integers, for which zero means "no hint".
+    let mut attributes: sys::CUmemcpyAttributes = unsafe { std::mem::zeroed() };
+    attributes.srcAccessOrder = sys::CUmemcpySrcAccessOrder::CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
+    let mut first = [0usize];
+    // SAFETY: the lists are as long as said and are read before the call returns; the ranges are the caller's promise.
+    unsafe {
+        sys::cuMemcpyBatchAsync_v2(
+            to.as_mut_ptr(),
+            from.as_mut_ptr(),
+            sizes.as_mut_ptr(),
+            sizes.len(),
+            &raw mut attributes,
+            first.as_mut_ptr(),
+            1,
+            stream.raw(),
+        )
+    }
+    .result()
+    .during("copying a batch")
+}

@@ -40,7 +40,7 @@ fn there_and_back(bench: &mut Bench, swap: &Swap, block_bytes: u32) -> Result<()
     let moves = Moves::from_host(&bench.device, &list)?;
     let third = u32::try_from(n / 3).expect("a small count");
     let first = DeviceBuffer::from_host(&bench.device, &[0, third, third, 3 * third])?;
-    let width = Width { grid: 13, block: 256 };
+    let width = Width { grid: 13, block: 256, alone: false };
     for variant in ["flat", "per request"] {
         let pool = DeviceBuffer::<u32>::filled(&bench.device, frames as usize * words, 0xa5)?;
         let pools = Pools { home: home.address(), frames: pool.address(), block_bytes };

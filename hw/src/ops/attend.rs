@@ -12,10 +12,8 @@ pub const LATENT_DIM: usize = 512;
 pub const LATENT_QUERY_DIM: usize = 576;
 /// Tokens of a tile.
 const TILE: u32 = 16;
-/// Thread blocks per multiprocessor; their registers fit, and no more do.
-const BLOCKS_PER_SM: u32 = 3;
-/// The same for latent attention.
-const LATENT_BLOCKS_PER_SM: u32 = 2;
+/// Threads of a block of grouped-query attention, of which a multiprocessor holds one.
+const THREADS: u32 = 384;
 /// Query heads of latent attention that one thread block serves.
 const LATENT_HEADS: u32 = 16;
 
@@ -32,6 +30,11 @@ impl Gqa {
     /// Bytes of a frame: a page's keys, then its values.
     pub fn frame_bytes(self) -> usize {
         self.page as usize * HEAD_DIM * 4
+    }
+
+    /// A piece per warp: maximum, sum and values of every head.
+    fn shared_bytes(self) -> u32 {
+        THREADS / 32 * self.group * (2 + count32(HEAD_DIM)) * 4
     }
 }
 
@@ -78,7 +81,7 @@ impl Reading {
 pub struct Split {
     /// Tiles of 16 tokens for one thread block, at least.
     pub least: u32,
-    /// Thread blocks that the device has room for and that are left to kernels beside this one.
+    /// Multiprocessors left to kernels beside this one.
     pub spare: u32,
 }
 
@@ -168,8 +171,9 @@ impl AttendGqa {
         let module = Module::load(device, ATTEND_GQA)?;
         let mut kernels = Vec::new();
         for (page, group) in [(16, 4), (16, 8), (64, 4), (64, 8)] {
-            let kernel = module.kernel(&format!("attend_gqa_p{page}_g{group}"), 0)?;
-            kernels.push((Gqa { page, group }, kernel));
+            let gqa = Gqa { page, group };
+            let kernel = module.kernel(&format!("attend_gqa_p{page}_g{group}"), gqa.shared_bytes())?;
+            kernels.push((gqa, kernel));
         }
         let merge = module.kernel("merge_parts", 0)?;
         Ok(AttendGqa { device: device.clone(), kernels, merge, _module: module })
@@ -180,7 +184,7 @@ impl AttendGqa {
     /// # Errors
     /// If the device has too little memory.
     pub fn scratch(&self, streams: usize) -> Result<Scratch, HwError> {
-        let grid = self.device.info().sms * BLOCKS_PER_SM;
+        let grid = self.device.info().sms;
         Ok(Scratch {
             pieces: DeviceBuffer::filled(&self.device, grid as usize * 2 * 8 * (HEAD_DIM + 2), 0xff)?,
             arrived: DeviceBuffer::filled(&self.device, streams, 0)?,
@@ -199,7 +203,8 @@ impl AttendGqa {
         let found = self.kernels.iter().find(|(known, _)| *known == gqa);
         let &(_, kernel) = found.expect("pages of 16 or 64 tokens and groups of 4 or 8 heads");
         let scale = 1.0 / (HEAD_DIM as f32).sqrt();
-        call.launch(stream, kernel, scale, split, Shape::flat(call.scratch.grid - split.spare, 128))
+        let grid = (call.scratch.grid - split.spare, 1);
+        call.launch(stream, kernel, scale, split, Shape { grid, block: THREADS, shared: gqa.shared_bytes() })
     }
 
     /// Merges the attention over one part of each selection with that over the rest, into the first.
@@ -233,6 +238,12 @@ impl Mla {
     pub fn row_bytes(self) -> usize {
         if self.fp8 { 656 } else { 1152 }
     }
+
+    /// A ring of stages of 32 rows.
+    fn shared_bytes(self) -> u32 {
+        let stages = if self.fp8 { 8 } else { 5 };
+        stages * 32 * count32(self.row_bytes())
+    }
 }
 
 /// The latent-attention kernels.
@@ -252,8 +263,8 @@ impl AttendMla {
         let module = Module::load(device, ATTEND_MLA)?;
         Ok(AttendMla {
             device: device.clone(),
-            bf16: module.kernel("attend_mla_bf16", 0)?,
-            fp8: module.kernel("attend_mla_fp8", 0)?,
+            bf16: module.kernel("attend_mla_bf16", Mla { heads: 16, fp8: false }.shared_bytes())?,
+            fp8: module.kernel("attend_mla_fp8", Mla { heads: 16, fp8: true }.shared_bytes())?,
             _module: module,
         })
     }
@@ -263,7 +274,7 @@ impl AttendMla {
     /// # Errors
     /// If the device has too little memory.
     pub fn scratch(&self, mla: Mla, streams: usize) -> Result<Scratch, HwError> {
-        let (grid, groups) = (self.device.info().sms * LATENT_BLOCKS_PER_SM, (mla.heads / LATENT_HEADS) as usize);
+        let (grid, groups) = (self.device.info().sms, (mla.heads / LATENT_HEADS) as usize);
         let piece = 16 * (LATENT_DIM + 2);
         Ok(Scratch {
             pieces: DeviceBuffer::filled(&self.device, grid as usize * 2 * groups * piece, 0xff)?,
@@ -280,7 +291,7 @@ impl AttendMla {
         let kernel = if mla.fp8 { self.fp8 } else { self.bf16 };
         let groups = mla.heads / LATENT_HEADS;
         // All head groups together fill the device once.
-        let grid = (call.scratch.grid / groups).max(1);
-        call.launch(stream, kernel, scale, split, Shape { grid: (grid, groups), block: 256, shared: 0 })
+        let grid = ((call.scratch.grid - split.spare) / groups).max(1);
+        call.launch(stream, kernel, scale, split, Shape { grid: (grid, groups), block: 256, shared: mla.shared_bytes() })
     }
 }

@@ -59,6 +59,21 @@ pub struct Width {
     pub grid: u32,
     /// Threads per block, at most 512.
     pub block: u32,
+    /// Whether each block keeps a multiprocessor to itself: reads over the host link hold up those of other kernels
+    /// on the same multiprocessor.
+    pub alone: bool,
+}
+
+impl Width {
+    /// `grid` blocks of 512 threads that share multiprocessors with whatever runs.
+    pub fn shared(grid: u32) -> Width {
+        Width { grid, block: 512, alone: false }
+    }
+
+    /// The same on multiprocessors of their own.
+    pub fn alone(grid: u32) -> Width {
+        Width { grid, block: 512, alone: true }
+    }
 }
 
 /// Fills as a look-up leaves them, one list per stream, and where each stream's blocks and frames begin.
@@ -85,6 +100,8 @@ pub struct Swap {
     write_back: Kernel,
     per_request: Kernel,
     order: Kernel,
+    /// Shared memory that leaves none to another block.
+    whole: u32,
     _module: Module,
 }
 
@@ -96,8 +113,9 @@ impl Swap {
     pub fn load(device: &Device) -> Result<Swap, HwError> {
         let module = Module::load(device, SWAP)?;
         Ok(Swap {
-            swap_in: module.kernel("swap_in", 0)?,
-            write_back: module.kernel("write_back", 0)?,
+            swap_in: module.kernel("swap_in", device.info().shared_per_block)?,
+            write_back: module.kernel("write_back", device.info().shared_per_block)?,
+            whole: device.info().shared_per_block,
             per_request: module.kernel("swap_in_per_request", 0)?,
             order: module.kernel("order_moves", device.info().shared_per_block - 4096)?,
             _module: module,
@@ -115,8 +133,9 @@ impl Swap {
         assert_eq!(pools.block_bytes % 16, 0, "blocks are moved in words of 16 bytes");
         let words = u64::from(pools.block_bytes / 16);
         let arguments = [pools.home, pools.frames, moves.list.address(), moves.count.address(), words];
+        let shape = Shape { shared: if width.alone { self.whole } else { 0 }, ..Shape::flat(width.grid, width.block) };
         // SAFETY: as declared in swap.cu; the moves name blocks and frames within the pools.
-        unsafe { stream.launch(kernel, Shape::flat(width.grid, width.block), &arguments) }
+        unsafe { stream.launch(kernel, shape, &arguments) }
     }
 
     /// Brings blocks from home into frames.

@@ -63,8 +63,8 @@ fn by_size(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
             let sets: Vec<Moves> = (0..6)
                 .map(|_| Moves::from_host(&bench.device, &link.moves(block_bytes, 4 << 30, 1, per)))
                 .collect::<Result<_, _>>()?;
-            for grid in [16u32, 66, 132, 264] {
-                let width = Width { grid, block: 512 };
+            for grid in [16u32, 66, 132] {
+                let width = Width::shared(grid);
                 let pools = link.pools(block_bytes);
                 let time = bench.stream.time_in_graph(sets.len(), 5, |at| {
                     link.swap.swap_in(&bench.stream, pools, &sets[at], width)
@@ -72,7 +72,7 @@ fn by_size(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
                 let shape = format!("{per} x {block_bytes} B, 4 GiB, grid {grid}");
                 bench.bandwidth("swap-in", shape, total as u64, time, ("large copy", bench.ceilings.to_device), goal);
             }
-            let width = Width { grid: 66, block: 512 };
+            let width = Width::shared(66);
             let pools = link.pools(block_bytes);
             let time = bench.stream.time_in_graph(sets.len(), 5, |at| {
                 link.swap.write_back(&bench.stream, pools, &sets[at], width)
@@ -119,8 +119,8 @@ fn small_rows(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
         };
         let pools = link.pools(block_bytes);
         let bytes = (requests * per) as u64 * u64::from(block_bytes);
-        for grid in [16u32, 33, 66, 132, 264, 528] {
-            let width = Width { grid, block: 512 };
+        for grid in [16u32, 33, 66, 132] {
+            let width = Width::shared(grid);
             let shape = format!("{requests} x {per} x {block_bytes} B, {} GiB, grid {grid}", region >> 30);
             let time = bench.stream.time_in_graph(2, 5, |_| link.swap.swap_in(&bench.stream, pools, &unsorted, width))?;
             bench.bandwidth("swap-in", shape.clone(), bytes, time, ("large copy", bench.ceilings.to_device), None);
@@ -157,7 +157,7 @@ fn against_one_block_per_request(bench: &mut Bench, link: &mut Link) -> Result<(
             link.swap.swap_in_per_request(&bench.stream, pools, &sets[at], &first)
         })?;
         for grid in [33u32, 132, 264] {
-            let width = Width { grid, block: 512 };
+            let width = Width::shared(grid);
             let time = bench.stream.time_in_graph(sets.len(), 5, |at| {
                 link.swap.swap_in(&bench.stream, pools, &sets[at], width)
             })?;
@@ -186,23 +186,24 @@ fn beside_attention(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
     let scratch = kernels.scratch(streams)?;
     let result = Attended::new(&device, streams, 4, HEAD_DIM)?;
     let side = Stream::new(&device)?;
-    let moves = Moves::from_host(&device, &link.moves(8192, 4 << 30, 1, 1150))?;
+    let moves = Moves::from_host(&device, &link.moves(8192, 4 << 30, 1, 1100))?;
     let pools = link.pools(8192);
-    for grid in [2u32, 4, 8, 16] {
-        let width = Width { grid, block: 512 };
+    for grid in [3u32, 4, 6, 8] {
+        let width = Width::alone(grid);
         let call = Call { queries: &queries, pool: pool.address(), reading: &reading, scratch: &scratch, result: &result };
         let attend = |spare| kernels.attend(&bench.stream, gqa, &call, Split { least: 8, spare });
-        let alone = bench.stream.time(20, || attend(0))?;
-        let swap_alone = side.time(20, || link.swap.swap_in(&side, pools, &moves, width))?;
+        let calls = 4;
+        let alone = bench.stream.time_in_graph(calls, 10, |_| attend(0))?;
+        let swap_alone = bench.stream.time_in_graph(calls, 10, |_| link.swap.swap_in(&bench.stream, pools, &moves, width))?;
         let (begin, end) = (Event::new(&device)?, Event::new(&device)?);
-        let together = bench.stream.time(20, || {
+        let together = bench.stream.time_in_graph(calls, 10, |_| {
             side.wait_for(&bench.stream, &begin)?;
             link.swap.swap_in(&side, pools, &moves, width)?;
             attend(grid)?;
             bench.stream.wait_for(&side, &end)
         })?;
         let longer = Spread::micros(&alone).max(swap_alone.micros());
-        let shape = format!("attend {:.1} us with swap-in {:.1} us on grid {grid}", alone.micros(), swap_alone.micros());
+        let shape = format!("attend {:.1} us with swap-in {:.1} us on {grid} SMs", alone.micros(), swap_alone.micros());
         bench.duration("overlap", shape, together, ("longer of the two", longer), Some(1.0 / 1.10));
     }
     Ok(())

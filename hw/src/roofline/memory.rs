@@ -19,7 +19,7 @@ pub struct Ceilings {
     pub graph_node: f64,
 }
 
-pub(super) fn ceilings(device: &Device, stream: &Stream, dense: &Dense) -> Result<Ceilings, HwError> {
+pub(crate) fn ceilings(device: &Device, stream: &Stream, dense: &Dense) -> Result<Ceilings, HwError> {
     let bytes = 2usize << 30;
     let (a, b) = (DeviceBuffer::<u8>::new(device, bytes)?, DeviceBuffer::<u8>::new(device, bytes)?);
     dense.fill_noise(stream, a.address(), bytes as u64, 1, BF16_NOISE)?;

@@ -11,6 +11,7 @@ use crate::{Device, DeviceInfo, HwError, Spread, Stream};
 use serde::Serialize;
 
 pub use memory::Ceilings;
+pub(crate) use memory::ceilings;
 
 /// One kernel at one shape.
 #[derive(Clone, Debug, Serialize)]
@@ -114,7 +115,7 @@ impl Bench {
 pub fn run(device: &Device, pinned_bytes: usize, matrix_rate: f64) -> Result<Table, HwError> {
     let stream = Stream::new(device)?;
     let dense = Dense::load(device)?;
-    let ceilings = memory::ceilings(device, &stream, &dense)?;
+    let ceilings = ceilings(device, &stream, &dense)?;
     let mut bench = Bench { device: device.clone(), stream, dense, ceilings, rows: Vec::new(), pinned_bytes, matrix_rate };
     attend::run(&mut bench)?;
     select::run(&mut bench)?;
