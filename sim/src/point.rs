@@ -165,6 +165,11 @@ fn offload_footprint(blueprint: &Blueprint, run: &Run, decisions: &Decisions) ->
 }
 
 fn over_capacity(footprint: &Footprint, remedy: &str) -> Option<String> {
+    let remedy = if footprint.weights > footprint.hbm_capacity {
+        "the weights alone are too large: take a machine with more HBM, or a model file with more ranks"
+    } else {
+        remedy
+    };
     (footprint.hbm_total > footprint.hbm_capacity).then(|| {
         format!(
             "HBM: {} are needed (weights {}, selection keys {}, KV {}, warm {}, metadata {}) and the machine has {}; {remedy}",

@@ -20,6 +20,14 @@ pub struct Timer {
     step_times: Vec<u64>,
 }
 
+/// Mechanisms that can swap in: one large copy cannot, for the misses of a step do not lie together.
+const SWAP_IN: [(&str, Mechanism); 4] = [
+    ("gather", Mechanism::Gather),
+    ("gather-per-request", Mechanism::GatherPerRequest),
+    ("copy-loop", Mechanism::CopyLoop),
+    ("copy-batch", Mechanism::CopyBatch),
+];
+
 /// How time is modelled, from a configuration's names.
 ///
 /// # Errors
@@ -29,7 +37,7 @@ pub fn time_config(blueprint: &Blueprint, variant: Variant, request_region: Byte
     Ok(TimeConfig {
         variant,
         overlap: choose("time.overlap", "overlap mode", &time.overlap, &Overlap::ALL)?,
-        mechanism: choose("time.transfer", "transfer mechanism", &time.transfer, &Mechanism::ALL)?,
+        mechanism: choose("time.transfer", "transfer mechanism", &time.transfer, &SWAP_IN)?,
         order: if time.sorted { Order::Sorted } else { Order::Random },
         launch: choose("time.launch", "launch mode", &time.launch, &Launch::ALL)?,
         request_region,

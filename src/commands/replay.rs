@@ -105,6 +105,9 @@ fn print(point: &Point) {
         ("moved", format!("{:.3} bytes per byte selected", ratio(point.amplification_milli, 1000))),
     ];
     kinds.iter().for_each(|(name, value)| output::say(format!("  {name:<11} {value}")));
+    if point.status != Status::Ok {
+        return;
+    }
     let time = &point.time;
     let parts = [("compute", time.compute_ns), ("stall", time.stall_ns), ("launch", time.launch_ns), ("wait", time.wait_ns)];
     let parts: Vec<String> = parts.iter().map(|&(name, ns)| format!("{name} {:.1}%", share(ns, time.total_ns))).collect();
