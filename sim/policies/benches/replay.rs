@@ -72,7 +72,7 @@ fn decode_steps() -> Steps {
 
 /// The same trace as a cache simulator reads it: one stream, one block a step, a tenth of all blocks resident.
 fn single_blocks() -> Steps {
-    let trace = trace::sparse_decode(2_000_000);
+    let trace = trace::sparse_decode(500_000);
     let blocks = trace.accesses.iter().copied().map(BlockId);
     Steps::new(blocks.collect(), 1, 1, trace.blocks, trace.blocks / 10)
 }

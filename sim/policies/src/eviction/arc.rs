@@ -2,9 +2,10 @@
 //! N. Megiddo, D. S. Modha, "ARC: a self-tuning, low overhead replacement cache", FAST 2003,
 //! <https://www.usenix.org/conference/fast-03/arc-self-tuning-low-overhead-replacement-cache>.
 //!
-//! The target p is kept in 2^-32 slots, rounded down, where the paper has a real number. Blocks that a step has decided
-//! to bring count towards the lists they will enter. Where all of the list that should give is pinned,
-//! the other gives. Total order: each list's. Any capacity will do.
+//! The target p, a real number in the paper, is a fixed-point number of 52 bits of fraction, rounded to 53 significant
+//! bits, half to even, which is what libCacheSim's doubles amount to. Blocks that a step has decided to bring
+//! count towards the lists they will enter. Where all of the list that should give is pinned, the other gives. Total
+//! order: each list's. Any capacity will do.
 
 use super::classic::ClassicPolicy;
 use super::ghosts::Ghosts;
@@ -14,15 +15,38 @@ use kvtier_units::{BlockId, Slot};
 
 const ONCE: u8 = 0;
 const OFTEN: u8 = 1;
-const ONE: u64 = 1 << 32;
+/// Bits of fraction of the target, and its significant bits.
+const FRACTION: u32 = 52;
+const SIGNIFICANT: u32 = 53;
+
+/// Rounds to the significant bits, half to even.
+fn round(value: u128) -> u128 {
+    let surplus = (u128::BITS - value.leading_zeros()).saturating_sub(SIGNIFICANT);
+    if surplus == 0 {
+        return value;
+    }
+    let (kept, rest, half) = (value >> surplus, value & ((1 << surplus) - 1), 1 << (surplus - 1));
+    (kept + u128::from(rest > half || (rest == half && kept & 1 == 1))) << surplus
+}
+
+/// `over / under`, at least one, in the fixed point of the target.
+fn quotient(over: u64, under: u64) -> u128 {
+    if over <= under {
+        return 1 << FRACTION;
+    }
+    // Forty more bits of fraction, and the remainder in the last, so that the one rounding is right.
+    let (over, under) = (u128::from(over) << (FRACTION + 40), u128::from(under));
+    let exact = (over / under) | u128::from(over % under != 0);
+    round(exact) >> 40
+}
 
 /// T1 and T2 with their ghosts B1 and B2.
 pub struct Arc {
     lists: SlotQueues,
     ghosts: [Ghosts; 2],
     slots: u64,
-    /// Target length of T1, in 2^-32 slots.
-    target: u64,
+    /// Target length of T1, in 2^-52 slots.
+    target: u128,
     /// Blocks on their way into T1 and T2.
     pending: [u64; 2],
 }
@@ -39,16 +63,16 @@ impl Arc {
     /// Moves the target after a ghost of `list` came back; the ghost is already out of its list.
     fn adapt(&mut self, list: u8) {
         let (own, other) = (self.ghosts(list) + 1, self.ghosts(1 - list));
-        let by = (other * ONE / own).max(ONE);
+        let by = quotient(other, own);
         self.target = match list {
-            ONCE => (self.target + by).min(self.slots * ONE),
-            _ => self.target.saturating_sub(by),
+            ONCE => round(self.target + by).min(u128::from(self.slots) << FRACTION),
+            _ => round(self.target.saturating_sub(by)),
         };
     }
 
     /// The list whose oldest makes room.
     fn giver(&self, from_often: bool) -> u8 {
-        let length = self.resident(ONCE) * ONE;
+        let length = u128::from(self.resident(ONCE)) << FRACTION;
         let once = length > self.target || (length == self.target && from_often);
         if (once && length > 0) || self.lists.is_empty(OFTEN) { ONCE } else { OFTEN }
     }
@@ -128,7 +152,20 @@ impl ClassicPolicy for Arc {
 
 #[cfg(test)]
 mod tests {
+    use super::{FRACTION, quotient, round};
     use crate::residency::testing::Bench;
+
+    #[test]
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    // compares with the doubles that the fixed point stands for
+    fn the_fixed_point_rounds_like_a_double() {
+        let mut target = (0u128, 0f64);
+        for (over, under) in (1..2000u64).map(|n| (n * n % 977 + n, n % 61 + 1)) {
+            target.0 = round(target.0 + quotient(over, under));
+            target.1 += (over as f64 / under as f64).max(1.0);
+            assert_eq!(target.0, (target.1 * (1u64 << FRACTION) as f64) as u128);
+        }
+    }
 
     #[test]
     fn a_ghost_of_the_recent_list_moves_the_target() {

@@ -1,44 +1,62 @@
 //! Eviction: the trait, what a policy sees of a step, and the one table that registers every policy.
 //! Adding a policy is one file here and one line in [`EVICTION`].
 
+mod aged_score;
 mod arc;
+mod attention_mass;
 mod belady;
 mod classic;
 mod clock;
 mod fifo;
 mod gdsf;
 mod ghosts;
+mod hyperbolic;
 mod lazy_heap;
 mod lfu;
+mod lfu_aging;
+mod lirs;
 mod lru;
 mod lru_k;
 mod lru_step;
 mod random;
+mod rank_recency;
+mod region_utility;
 mod s3_fifo;
+mod scores;
 mod sieve;
 mod slru;
 mod two_q;
+mod w_tinylfu;
 
 use crate::residency::{HotBuffer, Residency};
 use crate::{PolicyError, Selection};
 use kvtier_units::{BlockId, Seed, Slot};
 use serde::de::DeserializeOwned;
 
+pub use aged_score::AgedScore;
 pub use arc::Arc;
+pub use attention_mass::AttentionMass;
 pub use belady::Belady;
 pub use classic::{Classic, ClassicPolicy};
 pub use clock::{Clock, ClockParams};
 pub use fifo::Fifo;
 pub use gdsf::Gdsf;
+pub use hyperbolic::Hyperbolic;
 pub use lfu::Lfu;
+pub use lfu_aging::{LfuAging, LfuAgingParams};
+pub use lirs::{Lirs, LirsParams};
 pub use lru::Lru;
 pub use lru_k::{LruK, LruKParams, LruKVariant};
 pub use lru_step::LruStep;
 pub use random::Random;
+pub use rank_recency::{RankRecency, RankRecencyParams};
+pub use region_utility::{RegionUtility, RegionUtilityParams};
 pub use s3_fifo::{S3Fifo, S3FifoParams, S3FifoVariant};
+pub use scores::FadeParams;
 pub use sieve::Sieve;
 pub use slru::{Slru, SlruParams, SlruVariant};
 pub use two_q::{TwoQ, TwoQParams};
+pub use w_tinylfu::{WTinyLfu, WTinyLfuParams};
 
 /// Every eviction policy, in the order in which they are listed to users.
 pub const EVICTION: &[Entry] = &[
@@ -52,8 +70,16 @@ pub const EVICTION: &[Entry] = &[
     entry::<Classic<TwoQ>>(),
     entry::<Classic<Arc>>(),
     entry::<Classic<LruK>>(),
+    entry::<Classic<Lirs>>(),
     entry::<Classic<S3Fifo>>(),
+    entry::<Classic<WTinyLfu>>(),
     entry::<Classic<Gdsf>>(),
+    entry::<LfuAging>(),
+    entry::<Hyperbolic>(),
+    entry::<RankRecency>(),
+    entry::<AgedScore>(),
+    entry::<AttentionMass>(),
+    entry::<RegionUtility>(),
     entry::<Random>(),
     entry::<Belady>(),
 ];

@@ -63,7 +63,7 @@ pub struct S3Fifo {
 
 impl S3Fifo {
     /// The next victim of the small queue; what it hits on the way that earned it moves to the main queue.
-    fn from_small(&mut self, view: &StepView<'_>) -> Option<Slot> {
+    fn evict_small(&mut self, view: &StepView<'_>) -> Option<Slot> {
         let mut next = self.queues.back(SMALL);
         while let Some(slot) = next {
             next = self.queues.newer(slot);
@@ -81,7 +81,7 @@ impl S3Fifo {
     }
 
     /// The next victim of the main queue; what has hits goes round again with one less.
-    fn from_main(&mut self, view: &StepView<'_>) -> Option<Slot> {
+    fn evict_main(&mut self, view: &StepView<'_>) -> Option<Slot> {
         self.queues.oldest_evictable(MAIN, &view.pins)?;
         let mut next = self.queues.back(MAIN);
         loop {
@@ -98,8 +98,6 @@ impl S3Fifo {
                 return Some(slot);
             }
             *hits = (*hits).min(MOST) - 1;
-            // The last of a round is its own successor.
-            next = next.or(Some(slot).filter(|_| self.queues.len(MAIN) == 1));
             self.queues.push_front(MAIN, slot);
         }
     }
@@ -139,9 +137,9 @@ impl ClassicPolicy for S3Fifo {
         let main_first = self.queues.len(MAIN) > self.main_slots || self.queues.is_empty(SMALL);
         // Emptying the small queue into the main one may leave a victim there alone.
         let victim = if main_first {
-            self.from_main(view).or_else(|| self.from_small(view)).or_else(|| self.from_main(view))
+            self.evict_main(view).or_else(|| self.evict_small(view)).or_else(|| self.evict_main(view))
         } else {
-            self.from_small(view).or_else(|| self.from_main(view))
+            self.evict_small(view).or_else(|| self.evict_main(view))
         };
         let victim = victim.expect("an evictable slot stands in a queue");
         self.queues.remove(victim);

@@ -10,6 +10,7 @@ pub(crate) struct Bench {
     future: Vec<Vec<u32>>,
     now: usize,
     pub(crate) near: Vec<BlockId>,
+    pub(crate) scores: Vec<u16>,
     pub(crate) newest: bool,
     pub(crate) grown: Option<BlockId>,
     pub(crate) prefetch: Option<(Box<dyn Prefetcher>, u32)>,
@@ -35,6 +36,7 @@ impl Bench {
             future: Vec::new(),
             now: 0,
             near: Vec::new(),
+            scores: Vec::new(),
             newest: false,
             grown: None,
             prefetch: None,
@@ -64,7 +66,7 @@ impl Bench {
         let ids: Vec<BlockId> = blocks.iter().copied().map(BlockId).collect();
         let selection = Selection {
             blocks: &ids,
-            scores: &[],
+            scores: &self.scores,
             near: &self.near,
             newest: self.newest,
             grown: self.grown,
