@@ -95,20 +95,20 @@ __device__ __forceinline__ void add_values(Sums &a, const Values &v, u32 low, u3
 // Where a stream's tiles begin in the flat list of all, its first entry in `frames`, and its tokens.
 struct Row { u32 first_tile, entry, tokens, unused; };
 
-// Follows a warp's tiles through the streams: the address of each tile, found one step before it is read.
+// Follows a warp's tiles through the streams: where each tile's keys are, in units of a tile's keys, found one step
+// before they are read.
 template <u32 PAGE>
 struct Cursor {
-    const Row *row;
-    u32 base, next, entry;
+    u32 stream, base, next, entry;
 
-    __device__ __forceinline__ const u8 *seek(const u8 *pool, const u32 *frames, u32 tile) {
+    __device__ __forceinline__ u32 seek(const Row *rows, const u32 *frames, u32 tile) {
         const u32 PER_PAGE = PAGE / 16;
         while (tile >= next) {
-            row++;
-            base = next, entry = row->entry, next = row[1].first_tile;
+            stream++;
+            base = next, entry = rows[stream].entry, next = rows[stream + 1].first_tile;
         }
         u32 at = tile - base;
-        return pool + frames[entry + at / PER_PAGE] * ((u64)PAGE * DIM * 4) + at % PER_PAGE * (16 * DIM * 2);
+        return frames[entry + at / PER_PAGE] * (PER_PAGE * 2) + at % PER_PAGE;
     }
 };
 
@@ -167,39 +167,26 @@ __device__ __forceinline__ float4 load_shared_result4(const float *p) {
     return v;
 }
 
-// Adds up, into one piece per warp, what several blocks have left of a stream; by the block that came last.
+// Adds up, into one piece per warp, what several blocks have left of a stream; by the block that came last. Every warp
+// keeps its own maximum, so that all loads of four heads of two pieces are in flight together.
 template <u32 GROUP>
 __device__ __forceinline__ void gather_pieces(const Piece<GROUP> *pieces, u32 first, u32 last, bool first_is_second, Piece<GROUP> *warp_pieces) {
-    __shared__ float tops[WARPS][GROUP];
-    auto piece = [&](u32 part) { return &pieces[part * 2 + (part == first && first_is_second)]; };
+    const u32 HEADS = 4, PIECES = 2;
     u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-    float top = NEGATIVE_INFINITY;
-    for (u32 i = threadIdx.x; i < (last - first + 1) * GROUP; i += WARPS * 32)
-        top = fmaxf(top, load_shared_result(&piece(first + i / GROUP)->max[i % GROUP]));
-#pragma unroll
-    for (u32 step = GROUP; step < 32; step *= 2) top = fmaxf(top, __shfl_xor_sync(FULL, top, step));
-    if (lane < GROUP) tops[warp][lane] = top;
-    __syncthreads();
-    // Four heads of four pieces at a time, all their loads in flight together.
-    const u32 HEADS = 4, PIECES = 4;
 #pragma unroll
     for (u32 some = 0; some < GROUP; some += HEADS) {
         float top[HEADS], sum[HEADS];
         float4 out[HEADS];
 #pragma unroll
-        for (u32 h = 0; h < HEADS; h++) {
-            u32 head = some + h;
-            top[h] = NEGATIVE_INFINITY;
-#pragma unroll
-            for (u32 w = 0; w < WARPS; w++) top[h] = fmaxf(top[h], tops[w][head]);
-            sum[h] = 0, out[h] = make_float4(0, 0, 0, 0);
-        }
+        for (u32 h = 0; h < HEADS; h++) top[h] = NEGATIVE_INFINITY, sum[h] = 0, out[h] = make_float4(0, 0, 0, 0);
         for (u32 base = first + warp; base <= last; base += WARPS * PIECES) {
             float max[PIECES][HEADS], part_sum[PIECES][HEADS];
             float4 v[PIECES][HEADS];
 #pragma unroll
             for (u32 i = 0; i < PIECES; i++) {
-                const Piece<GROUP> *p = piece(min(base + i * WARPS, last));
+                u32 part = base + i * WARPS;
+                if (part > last) continue;
+                const Piece<GROUP> *p = pieces + part * 2 + (part == first && first_is_second);
 #pragma unroll
                 for (u32 h = 0; h < HEADS; h++) {
                     max[i][h] = load_shared_result(&p->max[some + h]);
@@ -208,14 +195,18 @@ __device__ __forceinline__ void gather_pieces(const Piece<GROUP> *pieces, u32 fi
                 }
             }
 #pragma unroll
-            for (u32 i = 0; i < PIECES; i++)
+            for (u32 i = 0; i < PIECES; i++) {
+                if (base + i * WARPS > last) continue;
 #pragma unroll
                 for (u32 h = 0; h < HEADS; h++) {
-                    float scale = base + i * WARPS <= last ? exp2_fast(max[i][h] - top[h]) : 0;
-                    sum[h] += part_sum[i][h] * scale;
-                    out[h].x += v[i][h].x * scale, out[h].y += v[i][h].y * scale;
-                    out[h].z += v[i][h].z * scale, out[h].w += v[i][h].w * scale;
+                    float rise = fmaxf(top[h], max[i][h]);
+                    float old = exp2_fast(top[h] - rise), by = exp2_fast(max[i][h] - rise);
+                    top[h] = rise;
+                    sum[h] = sum[h] * old + part_sum[i][h] * by;
+                    out[h].x = out[h].x * old + v[i][h].x * by, out[h].y = out[h].y * old + v[i][h].y * by;
+                    out[h].z = out[h].z * old + v[i][h].z * by, out[h].w = out[h].w * old + v[i][h].w * by;
                 }
+            }
         }
 #pragma unroll
         for (u32 h = 0; h < HEADS; h++) {
@@ -238,20 +229,22 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
     __shared__ u32 arrivals;
     Piece<GROUP> *pieces = (Piece<GROUP> *)pieces_raw;
     u32 lane = threadIdx.x & 31, n = lane / 4, t = lane & 3;
+    u32 guess = find_first(&rows->first_tile, 4, streams);
     u32 total = rows[streams].first_tile, parts = min(gridDim.x, (total + least - 1) / least);
     u32 at = part_start(blockIdx.x, parts, total), end = part_start(blockIdx.x + 1, parts, total);
     if (blockIdx.x >= parts) at = end = 0;
-    u32 stream = at < end ? find_range(&rows->first_tile, 4, streams, at) : 0, tile = at + threadIdx.x / 32;
+    u32 stream = at < end ? find_range(&rows->first_tile, 4, streams, at, guess) : 0, tile = at + threadIdx.x / 32;
     u32 base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
-    Cursor<PAGE> cursor = {rows + stream, base, next, rows[stream].entry};
+    Cursor<PAGE> cursor = {stream, base, next, rows[stream].entry};
     Keys k;
     Values v;
-    const u8 *ahead = pool;
+    u32 ahead = 0;
+    auto keys = [&](u32 place) { return pool + (u64)place * (16 * DIM * 2); };
     if (tile < end) {
-        const u8 *here = cursor.seek(pool, frames, tile);
+        const u8 *here = keys(cursor.seek(rows, frames, tile));
         load_keys(k, here);
         load_values(v, here + PAGE * DIM * 2);
-        if (tile + WARPS < end) ahead = cursor.seek(pool, frames, tile + WARPS);
+        if (tile + WARPS < end) ahead = cursor.seek(rows, frames, tile + WARPS);
     }
     for (u32 which = 0; at < end; stream++) {
         base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
@@ -270,12 +263,12 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
             float s[4];
             u32 low, high;
             bool more = tile + WARPS < end;
-            const u8 *after = tile + 2 * WARPS < end ? cursor.seek(pool, frames, tile + 2 * WARPS) : pool;
+            u32 after = tile + 2 * WARPS < end ? cursor.seek(rows, frames, tile + 2 * WARPS) : 0;
             score(s, k, q, scale, tokens - (tile - base) * 16);
-            if (more) load_keys(k, ahead);
+            if (more) load_keys(k, keys(ahead));
             weigh(a, s, low, high);
             add_values(a, v, low, high);
-            if (more) load_values(v, ahead + PAGE * DIM * 2);
+            if (more) load_values(v, keys(ahead) + PAGE * DIM * 2);
             ahead = after;
         }
         leave<GROUP>(a, warp_pieces[threadIdx.x / 32]);

@@ -2,8 +2,8 @@
 // value at once, and 64 rotary ones, which are key alone. Rows are selected one token at a time. Either bf16 (1152 B),
 // or fp8 e4m3 with one f32 scale per 128 dimensions and bf16 rotary part (512 + 16 + 128 = 656 B).
 //
-// A block serves 16 heads of one stream at a time and has a multiprocessor to itself. Rows stream through a ring of
-// stages in shared memory, 32 at a time. Eight warps split first tokens and key dimensions, add their partial scores
+// A block serves 16 heads of one stream at a time; two share a multiprocessor, so that one's products hide the other's
+// barriers. Rows stream through a ring of stages in shared memory, 32 at a time. Eight warps split first tokens and key dimensions, add their partial scores
 // through shared memory, and then split the value dimensions.
 
 const u32 WARPS = 8;
@@ -19,8 +19,8 @@ const u32 SUMS = 32;   // accumulators of a thread
 struct Row { u32 first_tile, entry, tokens, unused; };
 
 template <bool FP8> struct Format;
-template <> struct Format<false> { static const u32 BYTES = 1152, CHUNKS = 72, STAGES = 5; };
-template <> struct Format<true> { static const u32 BYTES = 656, CHUNKS = 41, STAGES = 8; };
+template <> struct Format<false> { static const u32 BYTES = 1152, CHUNKS = 72, STAGES = 2; };
+template <> struct Format<true> { static const u32 BYTES = 656, CHUNKS = 41, STAGES = 4; };
 
 // Where 16-byte chunk `chunk` of a staged row stands. Rows of 1152 B would all begin in the same banks; those of 656 B
 // do not.
@@ -343,10 +343,11 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
     __shared__ u32 arrivals;
     const u32 STAGES = Format<FP8>::STAGES, STAGE = TOKENS * Format<FP8>::BYTES;
     u32 t = threadIdx.x & 3, heads = gridDim.y * HEADS;
+    u32 guess = find_first(&rows->first_tile, 4, streams);
     u32 total = rows[streams].first_tile, parts = min(gridDim.x, (total + least - 1) / least);
     u32 at = part_start(blockIdx.x, parts, total), end = part_start(blockIdx.x + 1, parts, total);
     if (blockIdx.x >= parts) at = end = 0;
-    u32 stream = at < end ? find_range(&rows->first_tile, 4, streams, at) : 0, stage = 0;
+    u32 stream = at < end ? find_range(&rows->first_tile, 4, streams, at, guess) : 0, stage = 0;
     Feeder<FP8> feeder;
     feeder.start(rows + stream, list, at, end);
     for (u32 i = 0; i + 1 < STAGES; i++) feeder.feed(pool, list, stages);
@@ -422,13 +423,13 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
         }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attend_mla_bf16(const u16 *queries, const u8 *pool, const u32 *list, const Row *rows, u32 streams, float scale, u16 *out,
                 float *lse, Piece *pieces, u32 *arrived, u32 least) {
     attend<false>(queries, pool, list, rows, streams, scale, out, lse, pieces, arrived, least);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attend_mla_fp8(const u16 *queries, const u8 *pool, const u32 *list, const Row *rows, u32 streams, float scale, u16 *out,
                float *lse, Piece *pieces, u32 *arrived, u32 least) {
     attend<true>(queries, pool, list, rows, streams, scale, out, lse, pieces, arrived, least);

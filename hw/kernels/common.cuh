@@ -114,16 +114,23 @@ __device__ __forceinline__ u32 part_of(u32 at, u32 parts, u32 total) {
     return (u32)((((u64)at + 1) * parts - 1) / total);
 }
 
+// This lane's first probe of `find_range`, read ahead of knowing what is sought.
+__device__ __forceinline__ u32 find_first(const u32 *first, u32 stride, u32 n) {
+    u32 probe = (threadIdx.x & 31) * ((n + 31) / 32);
+    return probe < n ? first[probe * stride] : NONE;
+}
+
 // The index i with first[i] <= at < first[i + 1], for ascending `first` of `n` + 1 elements that stand `stride` apart; by
-// a whole warp.
-__device__ __forceinline__ u32 find_range(const u32 *first, u32 stride, u32 n, u32 at) {
-    u32 lane = threadIdx.x & 31, low = 0, high = n;
+// a whole warp, whose first probes are `guess`.
+__device__ __forceinline__ u32 find_range(const u32 *first, u32 stride, u32 n, u32 at, u32 guess) {
+    u32 lane = threadIdx.x & 31, low = 0, high = n, value = guess;
     while (high - low > 1) {
         u32 step = (high - low + 31) / 32;
-        u32 probe = low + lane * step;
-        u32 ok = __ballot_sync(FULL, probe < high && first[probe * stride] <= at);
+        u32 ok = __ballot_sync(FULL, low + lane * step < high && value <= at);
         low += (31 - __clz(ok)) * step;
         high = min(high, low + step);
+        u32 probe = low + lane * ((high - low + 31) / 32);
+        value = probe < high && high - low > 1 ? first[probe * stride] : NONE;
     }
     return low;
 }

@@ -14,6 +14,8 @@ pub const LATENT_QUERY_DIM: usize = 576;
 const TILE: u32 = 16;
 /// Threads of a block of grouped-query attention, of which a multiprocessor holds one.
 const THREADS: u32 = 384;
+/// Thread blocks of latent attention per multiprocessor.
+const LATENT_BLOCKS_PER_SM: u32 = 2;
 /// Query heads of latent attention that one thread block serves.
 const LATENT_HEADS: u32 = 16;
 
@@ -241,7 +243,7 @@ impl Mla {
 
     /// A ring of stages of 32 rows.
     fn shared_bytes(self) -> u32 {
-        let stages = if self.fp8 { 8 } else { 5 };
+        let stages = if self.fp8 { 4 } else { 2 };
         stages * 32 * count32(self.row_bytes())
     }
 }
@@ -274,7 +276,7 @@ impl AttendMla {
     /// # Errors
     /// If the device has too little memory.
     pub fn scratch(&self, mla: Mla, streams: usize) -> Result<Scratch, HwError> {
-        let (grid, groups) = (self.device.info().sms, (mla.heads / LATENT_HEADS) as usize);
+        let (grid, groups) = (self.device.info().sms * LATENT_BLOCKS_PER_SM, (mla.heads / LATENT_HEADS) as usize);
         let piece = 16 * (LATENT_DIM + 2);
         Ok(Scratch {
             pieces: DeviceBuffer::filled(&self.device, grid as usize * 2 * groups * piece, 0xff)?,
@@ -291,7 +293,8 @@ impl AttendMla {
         let kernel = if mla.fp8 { self.fp8 } else { self.bf16 };
         let groups = mla.heads / LATENT_HEADS;
         // All head groups together fill the device once.
-        let grid = ((call.scratch.grid - split.spare) / groups).max(1);
+        let spare = split.spare * LATENT_BLOCKS_PER_SM;
+        let grid = ((call.scratch.grid - spare) / groups).max(1);
         call.launch(stream, kernel, scale, split, Shape { grid: (grid, groups), block: 256, shared: mla.shared_bytes() })
     }
 }
