@@ -15,15 +15,24 @@ pub(crate) fn note(line: impl AsRef<str>) {
     let _ = err.write_all(line.as_ref().as_bytes()).and_then(|()| err.write_all(b"\n"));
 }
 
-/// Prints an error with its causes to standard error.
+/// Prints an error to standard error, with those of its causes that it does not tell itself.
 pub(crate) fn complain(error: &anyhow::Error) {
-    note(format!("error: {error:#}"));
+    let mut told = String::from("error");
+    for cause in error.chain().map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told = format!("{told}: {}", cause.trim_end());
+        }
+    }
+    note(told);
 }
 
 /// A progress bar on a terminal, nothing elsewhere.
 pub(crate) fn progress(length: usize, what: &str) -> ProgressBar {
-    let target =
-        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let bar = ProgressBar::with_draw_target(Some(length as u64), target);
     let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {elapsed} (about {eta} left)");
     bar.set_style(style.expect("the template is well formed").progress_chars("=> "));

@@ -233,7 +233,7 @@ impl FromStr for SlotCount {
     fn from_str(text: &str) -> Result<SlotCount, String> {
         let wrong = || {
             format!(
-                "`{text}`: write a number of slots such as 64, or a multiple of the selection such as \"1.5k\""
+                "`{text}`: give a number of slots such as 64, or a multiple of the selection such as \"1.5k\""
             )
         };
         let Some(times) = text.strip_suffix('k') else {
@@ -254,7 +254,10 @@ impl FromStr for SlotCount {
 impl<'de> Deserialize<'de> for SlotCount {
     fn deserialize<D: serde::Deserializer<'de>>(source: D) -> Result<SlotCount, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(
+            untagged,
+            expecting = "give a number of slots such as 64, or a multiple of the selection such as \"1.5k\""
+        )]
         enum Raw {
             Number(u32),
             Text(String),

@@ -69,6 +69,16 @@ impl SimError {
         SimError::Field { field: field.into(), message: message.into() }
     }
 
+    /// A wrong field of the file at `path`, if it stands in one.
+    pub(crate) fn in_file(self, path: Option<&Path>) -> SimError {
+        match (self, path) {
+            (SimError::Field { field, message }, Some(path)) => {
+                SimError::Config { path: path.into(), message: format!("{field}: {message}") }
+            }
+            (other, _) => other,
+        }
+    }
+
     pub(crate) fn io(path: &Path, verb: &'static str, source: std::io::Error) -> SimError {
         SimError::Io { path: path.into(), verb, source }
     }

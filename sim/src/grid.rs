@@ -44,16 +44,20 @@ impl ConfigFile {
     /// If it is missing or not TOML; fields are checked when the runs are made.
     pub fn read(path: &Path) -> Result<ConfigFile, SimError> {
         let text = std::fs::read_to_string(path).map_err(|source| SimError::io(path, "read", source))?;
-        let mut file = ConfigFile::parse(&text).map_err(|error| match error {
-            SimError::Field { field, message } => {
-                SimError::Config { path: path.into(), message: format!("{field}: {message}") }
-            }
-            other => other,
-        })?;
-        file.path = Some(path.into());
+        let mut file = ConfigFile::parse_as(path, &text)?;
         if file.name.is_empty() {
             file.name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         }
+        Ok(file)
+    }
+
+    /// Parses text that stands in the file at `path`.
+    ///
+    /// # Errors
+    /// If it is not TOML, or the grid is not a table of lists; the error names the file.
+    pub fn parse_as(path: &Path, text: &str) -> Result<ConfigFile, SimError> {
+        let mut file = ConfigFile::parse(text).map_err(|error| error.in_file(Some(path)))?;
+        file.path = Some(path.into());
         Ok(file)
     }
 
@@ -62,18 +66,14 @@ impl ConfigFile {
     /// # Errors
     /// If it is not TOML, or the grid is not a table of lists.
     pub fn parse(text: &str) -> Result<ConfigFile, SimError> {
-        let mut base: Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| SimError::field("configuration", error.to_string()))?;
+        let mut base: Table = text.parse().map_err(|error: toml::de::Error| syntax_error(text, &error))?;
         let mut sweep = Table::new();
         for key in ["name", "baselines", "grid"] {
             if let Some(value) = base.remove(key) {
                 sweep.insert(key.into(), value);
             }
         }
-        let sweep: SweepFields = sweep
-            .try_into()
-            .map_err(|error: toml::de::Error| SimError::field("configuration", error.message()))?;
+        let sweep: SweepFields = sweep.try_into().map_err(|error| type_error(&error))?;
         let mut grid = Vec::new();
         for (field, values) in sweep.grid {
             match values {
@@ -145,15 +145,9 @@ impl ConfigFile {
     }
 
     fn run(&self, table: Table) -> Result<RunConfig, SimError> {
-        // Through text, so that an error says where the field stands.
-        let text = toml::to_string(&table).expect("a TOML table prints");
-        toml::from_str(&text).map_err(|error| {
-            let message = error.to_string();
-            match &self.path {
-                Some(path) => SimError::Config { path: path.clone(), message },
-                None => SimError::field("configuration", message),
-            }
-        })
+        let checked = check_fields("", &table, &known_fields());
+        let config = checked.and_then(|()| table.try_into().map_err(|error| type_error(&error)));
+        config.map_err(|error| error.in_file(self.path.as_deref()))
     }
 
     /// Folder of the file, against which its paths may be relative.
@@ -187,6 +181,63 @@ fn put(table: &mut Table, field: &str, value: Value) -> Result<(), SimError> {
     }
     at.insert(last.into(), value);
     Ok(())
+}
+
+/// Every field of a configuration: null where it is optional, an empty text where it must be given.
+fn known_fields() -> serde_json::Value {
+    let least = "trace = ''\nmodel = ''\nmachine = ''";
+    let least: RunConfig = toml::from_str(least).expect("every other field has a default");
+    serde_json::to_value(least).expect("a configuration is plain data")
+}
+
+/// Whether every field of `table` is known, and every required field of the root is there.
+fn check_fields(path: &str, table: &Table, known: &serde_json::Value) -> Result<(), SimError> {
+    let Some(known) = known.as_object().filter(|known| !known.is_empty()) else {
+        return Ok(()); // a value, or parameters that their policy knows
+    };
+    let names: Vec<&str> = known.keys().map(String::as_str).collect();
+    for (name, value) in table {
+        let field = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let Some(inner) = known.get(name) else {
+            let hint = kvtier_policies::nearest(name, &names);
+            let hint = hint.map(|best| format!("did you mean \"{best}\"? ")).unwrap_or_default();
+            return Err(SimError::field(
+                &field,
+                format!("unknown field; {hint}one of: {}", names.join(", ")),
+            ));
+        };
+        match (value, inner.as_object()) {
+            (Value::Table(table), _) => check_fields(&field, table, inner)?,
+            (_, Some(settings)) => {
+                let settings: Vec<&str> = settings.keys().map(String::as_str).collect();
+                return Err(SimError::field(
+                    &field,
+                    format!("is a table of settings: {}", settings.join(", ")),
+                ));
+            }
+            _ => {}
+        }
+    }
+    match known.iter().find(|(name, value)| **value == "" && !table.contains_key(*name)) {
+        Some((name, _)) => Err(SimError::field(name, "missing; a run needs a trace, a model and a machine")),
+        None => Ok(()),
+    }
+}
+
+/// TOML that cannot be parsed: where, and why, on one line.
+fn syntax_error(text: &str, error: &toml::de::Error) -> SimError {
+    let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+    SimError::field(&format!("line {line}, column {column}"), error.message().replace('\n', "; "))
+}
+
+/// A value of the wrong type; the display of such an error ends in the field's path.
+fn type_error(error: &toml::de::Error) -> SimError {
+    let text = error.to_string();
+    let (message, field) =
+        text.trim_end().rsplit_once("\nin `").unwrap_or((text.trim_end(), "configuration`"));
+    SimError::field(field.trim_end_matches('`'), message.replace('\n', "; "))
 }
 
 /// The address of a point: hex of xxh3-128 over the configuration with every default, the presets' contents, the
@@ -240,6 +291,23 @@ mod tests {
         );
         assert!(file.set("hot.policy").unwrap_err().to_string().contains("field=value"));
         assert!(file.set("seed.x=1").is_ok() && file.runs().is_err());
+        let says = |text: &str, message: &str| {
+            let error = ConfigFile::parse(text).and_then(|file| file.runs()).unwrap_err().to_string();
+            assert_eq!(error, message);
+        };
+        says(
+            &format!("{BASE}[hot]\npolcy = 'lru'"),
+            "hot.polcy: unknown field; did you mean \"policy\"? one of: policy, slots, params, start",
+        );
+        says(
+            &format!("{BASE}[hot]\nslots = []"),
+            "hot.slots: give a number of slots such as 64, or a multiple of the selection such as \"1.5k\"",
+        );
+        says(&format!("{BASE}[warm]\nsize = 5"), "warm.size: invalid type: integer `5`, expected a string");
+        says(&format!("{BASE}hot = 1"), "hot: is a table of settings: policy, slots, params, start");
+        says("trace = 't'\nmodel = 'm'", "machine: missing; a run needs a trace, a model and a machine");
+        says("grid = 3", "grid: invalid type: integer `3`, expected a map");
+        says("seed = 1\ntrace = \"t", "line 2, column 11: invalid basic string, expected `\"`");
         let mut file = ConfigFile::parse(BASE).unwrap();
         assert!(file.set("model.x=1").unwrap_err().to_string().contains("not a table"));
     }

@@ -113,6 +113,21 @@ impl Blueprint {
         if view.fold == 0 {
             return Err(SimError::field("selection.fold", "must be at least 1; 1 leaves blocks as recorded"));
         }
+        if k == 0 || k > trace.header.k {
+            let message = format!(
+                "{k} is not within 1..{}, the ranks recorded in {}",
+                trace.header.k,
+                trace.path.display()
+            );
+            return Err(SimError::field("selection.k", message));
+        }
+        if eviction.reads_scores && trace.header.score.is_none() {
+            let (policy, trace) = (eviction.name, trace.path.display());
+            let message = format!(
+                "`{policy}` reads scores, and {trace} has none; choose another policy, or a trace with scores"
+            );
+            return Err(SimError::field("hot.policy", message));
+        }
         check_blocks(&view, trace, &model)?;
         let slots = config.hot.slots.of(k);
         if slots == 0 {
@@ -125,7 +140,17 @@ impl Blueprint {
         let recorded_near = trace.header.k.saturating_sub(k) + trace.header.extra;
         let mut config = config.clone();
         config.trace = trace.path.clone();
-        Ok(Blueprint { config, view, machine, model, eviction, prefetch, requests, trace_hash: trace.hash, recorded_near })
+        Ok(Blueprint {
+            config,
+            view,
+            machine,
+            model,
+            eviction,
+            prefetch,
+            requests,
+            trace_hash: trace.hash,
+            recorded_near,
+        })
     }
 
     /// The parts that run over `recording`, which was decoded under this blueprint's view.

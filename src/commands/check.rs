@@ -24,8 +24,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let baseline = Baseline::read(&args.file)?;
-    let mut file = ConfigFile::parse(baseline.config())?;
-    file.path = Some(args.file.clone());
+    let mut file = ConfigFile::parse_as(&args.file, baseline.config())?;
     file.baselines = false;
     let (_, points) = args.run.execute(file, None)?;
     let comparison = Comparison::new(&baseline, &points);

@@ -7,6 +7,7 @@ use kvtier_sim::record::{Point, PointKind, Status};
 use kvtier_sim::sweep::{Options, Sweep};
 use kvtier_sim::{summarise, table};
 use kvtier_units::Bytes;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -34,7 +35,7 @@ pub(crate) struct RunArgs {
     pub(crate) set: Vec<String>,
     /// Threads [default: all cores]
     #[arg(long)]
-    threads: Option<usize>,
+    threads: Option<NonZeroUsize>,
     /// Memory for each decoded trace; beyond it rows go to a scratch file
     #[arg(long, default_value = "4 GiB")]
     memory: Bytes,
@@ -42,14 +43,18 @@ pub(crate) struct RunArgs {
 
 impl RunArgs {
     /// Runs a configuration; finished points are logged in `folder` where there is one.
-    pub(crate) fn execute(&self, mut file: ConfigFile, folder: Option<&Path>) -> anyhow::Result<(Sweep, Vec<Point>)> {
+    pub(crate) fn execute(
+        &self,
+        mut file: ConfigFile,
+        folder: Option<&Path>,
+    ) -> anyhow::Result<(Sweep, Vec<Point>)> {
         self.set.iter().try_for_each(|assignment| file.set(assignment))?;
         let sweep = Sweep::plan(file)?;
         let interrupt = Interrupt::listen()?;
         let bar = output::progress(sweep.len(), "points");
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let options = Options {
-            threads: self.threads.unwrap_or(cores),
+            threads: self.threads.unwrap_or(cores).get(),
             memory: self.memory,
             stop: &|| interrupt.asked(),
             finished: &|_| bar.inc(1),
@@ -68,18 +73,28 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let summary = summarise(&sweep.file.name, &config, &points);
     table::write_parquet(&folder.join("points.parquet"), &points)?;
     table::write_csv(&folder.join("points.csv"), &points)?;
-    table::write_file(&folder.join("summary.json"), (serde_json::to_string_pretty(&summary)? + "\n").as_bytes())?;
+    table::write_file(
+        &folder.join("summary.json"),
+        (serde_json::to_string_pretty(&summary)? + "\n").as_bytes(),
+    )?;
     super::report::write(&folder, &points, &summary)?;
     output::say(digest(&points));
-    output::say(format!("{} points, {} that do not fit; report: {}", points.len(), summary.infeasible, folder.join("report.html").display()));
+    output::say(format!(
+        "{} points, {} that do not fit; report: {}",
+        points.len(),
+        summary.infeasible,
+        folder.join("report.html").display()
+    ));
     summary.notes.iter().for_each(|note| output::say(format!("note: {note}")));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Miss rate by policy and slots: what one asks first.
 fn digest(points: &[Point]) -> String {
-    let shown: Vec<&Point> =
-        points.iter().filter(|point| point.kind == PointKind::Offload && point.status == Status::Ok).collect();
+    let shown: Vec<&Point> = points
+        .iter()
+        .filter(|point| point.kind == PointKind::Offload && point.status == Status::Ok)
+        .collect();
     let mut slots: Vec<u32> = shown.iter().map(|point| point.config.slots).collect();
     slots.sort_unstable();
     slots.dedup();
@@ -93,7 +108,8 @@ fn digest(points: &[Point]) -> String {
     let header: Vec<&str> = std::iter::once("miss rate").chain(header.iter().map(String::as_str)).collect();
     let row = |policy: &&str| {
         let cells = slots.iter().map(|&slots| {
-            let same = shown.iter().filter(|point| point.config.policy == *policy && point.config.slots == slots);
+            let same =
+                shown.iter().filter(|point| point.config.policy == *policy && point.config.slots == slots);
             let mut ratios: Vec<f64> = same.map(|point| point.steady.miss_ratio() * 100.0).collect();
             ratios.sort_by(f64::total_cmp);
             match (ratios.first(), ratios.last()) {
@@ -106,4 +122,3 @@ fn digest(points: &[Point]) -> String {
     };
     output::table(&header, &policies.iter().map(row).collect::<Vec<Vec<String>>>())
 }
-
