@@ -12,7 +12,8 @@ use std::process::ExitCode;
 ///
 /// kvtier replays recorded sparse-attention accesses against residency policies over modelled memory tiers.
 #[derive(Parser)]
-#[command(version, propagate_version = true, after_help = "Start with: kvtier sweep configs/sweeps/quickstart.toml")]
+#[command(version, propagate_version = true)]
+#[command(after_help = "Example to start with: kvtier sweep configs/sweeps/quickstart.toml")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -49,14 +49,17 @@ pub(crate) struct Args {
     run: RunArgs,
 }
 
-const DEFAULTS: &str = "trace = \"traces/samples/smollm2-pages.parquet\"\nmodel = \"smollm2-135m\"\nmachine = \"h100-pcie5\"\n";
+const DEFAULTS: &str =
+    "trace = \"traces/samples/smollm2-pages.parquet\"\nmodel = \"smollm2-135m\"\nmachine = \"h100-pcie5\"\n";
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut file = match &args.file {
         Some(path) => ConfigFile::read(path)?,
         None => ConfigFile::parse(DEFAULTS)?,
     };
-    let text = |value: &Option<String>| value.as_ref().map(|value| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")));
+    let text = |value: &Option<String>| {
+        value.as_ref().map(|value| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")))
+    };
     let flags = [
         ("trace", text(&args.trace)),
         ("model", text(&args.model)),
@@ -77,9 +80,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         output::say(serde_json::to_string_pretty(&points)?);
         return Ok(ExitCode::SUCCESS);
     }
-    points.iter().filter(|point| point.kind == PointKind::Offload).for_each(print);
+    // A batch that the host pool turned away decided nothing: there is nothing to show of it.
+    points.iter().filter(|point| !point.decision_hash.is_empty()).for_each(print);
     output::say(compare(&points));
-    if let Some(Status::Infeasible(reason)) = points.iter().map(|p| &p.status).find(|status| **status != Status::Ok) {
+    if let Some(Status::Infeasible(reason)) =
+        points.iter().map(|p| &p.status).find(|status| **status != Status::Ok)
+    {
         let all = points.iter().all(|point| point.status != Status::Ok || point.kind != PointKind::Offload);
         if all {
             anyhow::bail!("{reason}");
@@ -93,15 +99,42 @@ fn print(point: &Point) {
     let (config, steady) = (&point.config, &point.steady);
     output::say(format!(
         "{} on {}, {}: {} with {} slots (k {}), {} requests, {} steps measured from step {}",
-        config.trace, config.model, config.machine, config.policy, config.slots, config.k, config.concurrency, config.steps, config.measure_from
+        config.trace,
+        config.model,
+        config.machine,
+        config.policy,
+        config.slots,
+        config.k,
+        config.concurrency,
+        config.steps,
+        config.measure_from
     ));
-    [&config.mapping, &point.note].iter().filter(|note| !note.is_empty()).for_each(|note| output::say(format!("note: {note}")));
+    [&config.mapping, &point.note]
+        .iter()
+        .filter(|note| !note.is_empty())
+        .for_each(|note| output::say(format!("note: {note}")));
     let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { 100.0 * ratio(part, whole) };
     let kinds = [
         ("accesses", steady.accesses.to_string()),
-        ("misses", format!("{} ({:.2}%): {} cold, {} capacity, {} policy", steady.misses, steady.miss_ratio() * 100.0, steady.cold, steady.capacity, steady.policy)),
+        (
+            "misses",
+            format!(
+                "{} ({:.2}%): {} cold, {} capacity, {} policy",
+                steady.misses,
+                steady.miss_ratio() * 100.0,
+                steady.cold,
+                steady.capacity,
+                steady.policy
+            ),
+        ),
         ("warm hits", steady.warm_hits.to_string()),
-        ("prefetched", format!("{} brought, {} demanded, {} wasted, {} misses by pollution", steady.prefetches, steady.prefetched, steady.wasted, steady.pollution)),
+        (
+            "prefetched",
+            format!(
+                "{} brought, {} demanded, {} wasted, {} misses by pollution",
+                steady.prefetches, steady.prefetched, steady.wasted, steady.pollution
+            ),
+        ),
         ("moved", format!("{:.3} bytes per byte selected", ratio(point.amplification_milli, 1000))),
     ];
     kinds.iter().for_each(|(name, value)| output::say(format!("  {name:<11} {value}")));
@@ -109,11 +142,21 @@ fn print(point: &Point) {
         return;
     }
     let time = &point.time;
-    let parts = [("compute", time.compute_ns), ("stall", time.stall_ns), ("launch", time.launch_ns), ("wait", time.wait_ns)];
-    let parts: Vec<String> = parts.iter().map(|&(name, ns)| format!("{name} {:.1}%", share(ns, time.total_ns))).collect();
+    let parts = [
+        ("compute", time.compute_ns),
+        ("stall", time.stall_ns),
+        ("launch", time.launch_ns),
+        ("wait", time.wait_ns),
+    ];
+    let parts: Vec<String> =
+        parts.iter().map(|&(name, ns)| format!("{name} {:.1}%", share(ns, time.total_ns))).collect();
     output::say(format!(
         "  {:<11} p50 {}, p90 {}, p99 {}: {}",
-        "step", Nanos(time.step_p50_ns), Nanos(time.step_p90_ns), Nanos(time.step_p99_ns), parts.join(", ")
+        "step",
+        Nanos(time.step_p50_ns),
+        Nanos(time.step_p90_ns),
+        Nanos(time.step_p99_ns),
+        parts.join(", ")
     ));
     output::say(format!("  {:<11} {}", "decisions", point.decision_hash));
 }
@@ -139,7 +182,9 @@ fn compare(points: &[Point]) -> String {
                 Bytes(point.footprint.hbm_total).to_string(),
                 Bytes(point.footprint.host).to_string(),
             ],
-            Status::Infeasible(_) => vec![kind(point), "-".into(), "does not fit".into(), "-".into(), "-".into()],
+            Status::Infeasible(_) => {
+                vec![kind(point), "-".into(), "does not fit".into(), "-".into(), "-".into()]
+            }
         })
         .collect();
     output::table(&["", "requests", "tokens/s", "HBM", "host"], &rows)
