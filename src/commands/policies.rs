@@ -27,6 +27,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                     "reads_scores": entry.reads_scores,
                     "bytes_per_slot": entry.state.per_slot,
                     "bytes_per_block": entry.state.per_block,
+                    "bytes_per_stream": entry.state.per_stream,
                 })
             })
             .collect();
@@ -41,10 +42,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     output::say("Eviction of the hot buffers (hot.policy). State is charged to HBM, beside 4 bytes of tag per slot and of");
     output::say("page table per block.\n");
     let width = EVICTION.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
-    output::say(format!("{:<width$}  {:>7}  {:>8}  what it does", "policy", "B/slot", "B/block"));
+    output::say(format!("{:<width$}  {:>7}  {:>8}  {:>9}  what it does", "policy", "B/slot", "B/block", "B/stream"));
     for entry in EVICTION {
         let state = entry.state;
-        output::say(format!("{:<width$}  {:>7}  {:>8}  {}", entry.name, state.per_slot, state.per_block, entry.summary));
+        let (slot, block, stream) = (state.per_slot, state.per_block, state.per_stream);
+        output::say(format!("{:<width$}  {slot:>7}  {block:>8}  {stream:>9}  {}", entry.name, entry.summary));
     }
     output::say("\nPrefetch (prefetch.policy)\n");
     let width = PREFETCH.iter().map(|entry| entry.name.len()).max().unwrap_or(0);

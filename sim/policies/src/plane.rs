@@ -173,7 +173,8 @@ impl DecisionPlane {
         let per_slot = 4 + u64::from(state.per_slot);
         let slots: u64 = self.config.slots.iter().map(|&slots| u64::from(slots)).sum();
         let streams = self.streams_per_request() as u64;
-        u64::from(max_blocks) * per_block * streams + slots * u64::from(self.config.head_groups) * per_slot
+        let per_stream = u64::from(max_blocks) * per_block + u64::from(state.per_stream);
+        streams * per_stream + slots * u64::from(self.config.head_groups) * per_slot
     }
 
     /// Seats a request and gives its buffers their start. Returns what its streams load at admission.

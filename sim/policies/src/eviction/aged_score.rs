@@ -19,7 +19,7 @@ pub struct AgedScore {
 impl EvictionPolicy for AgedScore {
     const NAME: &'static str = "aged-score";
     const SUMMARY: &'static str = "evicts the smallest count of selections, which fades from step to step";
-    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
     type Params = FadeParams;
 
     fn new(params: FadeParams, shape: BufferShape) -> Result<Self, PolicyError> {

@@ -21,7 +21,7 @@ impl EvictionPolicy for AttentionMass {
     const SUMMARY: &'static str =
         "evicts the smallest sum of selection scores, which fades from step to step";
     const READS_SCORES: bool = true;
-    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
     type Params = FadeParams;
 
     fn new(params: FadeParams, shape: BufferShape) -> Result<Self, PolicyError> {

@@ -38,7 +38,7 @@ impl EvictionPolicy for Belady {
     const NAME: &'static str = "belady";
     const SUMMARY: &'static str = "offline bound: evicts the block selected furthest in the future";
     const NEEDS_FUTURE: bool = true;
-    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {

@@ -33,7 +33,7 @@ pub struct Clock {
 impl EvictionPolicy for Clock {
     const NAME: &'static str = "clock";
     const SUMMARY: &'static str = "a hand takes back references and evicts where it finds none";
-    const STATE: StateClass = StateClass { per_slot: 1, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 1, per_block: 0, per_stream: 0 };
     type Params = ClockParams;
 
     fn new(params: ClockParams, shape: BufferShape) -> Result<Self, PolicyError> {

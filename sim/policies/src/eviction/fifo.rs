@@ -15,7 +15,7 @@ pub struct Fifo {
 impl EvictionPolicy for Fifo {
     const NAME: &'static str = "fifo";
     const SUMMARY: &'static str = "evicts what was filled first";
-    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {

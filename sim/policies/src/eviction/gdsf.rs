@@ -27,7 +27,7 @@ impl ClassicPolicy for Gdsf {
     const NAME: &'static str = "gdsf";
     const SUMMARY: &'static str = "frequency plus an inflation that follows the victims";
     /// Count, value and the time of the last access.
-    const STATE: StateClass = StateClass { per_slot: 12, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 12, per_block: 0, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {

@@ -21,7 +21,7 @@ pub struct Hyperbolic {
 impl EvictionPolicy for Hyperbolic {
     const NAME: &'static str = "hyperbolic";
     const SUMMARY: &'static str = "evicts the fewest selections per step of its stay";
-    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {

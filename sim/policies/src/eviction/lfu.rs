@@ -22,7 +22,7 @@ impl ClassicPolicy for Lfu {
     const SUMMARY: &'static str =
         "evicts the least often selected since it was loaded, then the least recently";
     /// The count and the time of the last access.
-    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {

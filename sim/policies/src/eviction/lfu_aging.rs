@@ -52,7 +52,7 @@ impl LfuAging {
 impl EvictionPolicy for LfuAging {
     const NAME: &'static str = "lfu-aging";
     const SUMMARY: &'static str = "evicts the least often selected; all counts are halved from time to time";
-    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0, per_stream: 0 };
     type Params = LfuAgingParams;
 
     fn new(params: LfuAgingParams, shape: BufferShape) -> Result<Self, PolicyError> {

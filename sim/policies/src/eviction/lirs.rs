@@ -146,7 +146,8 @@ impl ClassicPolicy for Lirs {
     const NAME: &'static str = "lirs";
     const SUMMARY: &'static str = "keeps blocks whose last two selections were close together";
     /// Two links, block and class; ghosts, the place on the stack and the slot.
-    const STATE: StateClass = StateClass { per_slot: 13, per_block: Ghosts::BYTES_PER_BLOCK + 8 };
+    const STATE: StateClass =
+        StateClass { per_slot: 13, per_block: Ghosts::BYTES_PER_BLOCK + 8, per_stream: 0 };
     type Params = LirsParams;
 
     fn new(params: LirsParams, shape: BufferShape) -> Result<Self, PolicyError> {

@@ -15,7 +15,7 @@ pub struct Lru {
 impl EvictionPolicy for Lru {
     const NAME: &'static str = "lru";
     const SUMMARY: &'static str = "evicts the least recently selected; better ranks count as later";
-    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {

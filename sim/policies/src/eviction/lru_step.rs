@@ -18,7 +18,7 @@ pub struct LruStep {
 impl EvictionPolicy for LruStep {
     const NAME: &'static str = "lru-step";
     const SUMMARY: &'static str = "SGLang HiSparse's order: stale, just loaded, hits";
-    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {

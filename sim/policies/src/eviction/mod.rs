@@ -7,6 +7,7 @@ mod attention_mass;
 mod belady;
 mod classic;
 mod clock;
+mod echo;
 mod fifo;
 mod gdsf;
 mod ghosts;
@@ -25,6 +26,7 @@ mod s3_fifo;
 mod scores;
 mod sieve;
 mod slru;
+mod tagged_ghost;
 mod two_q;
 mod w_tinylfu;
 
@@ -39,6 +41,7 @@ pub use attention_mass::AttentionMass;
 pub use belady::Belady;
 pub use classic::{Classic, ClassicPolicy};
 pub use clock::{Clock, ClockParams};
+pub use echo::{Echo, EchoParams, NearTiming};
 pub use fifo::Fifo;
 pub use gdsf::Gdsf;
 pub use hyperbolic::Hyperbolic;
@@ -80,6 +83,7 @@ pub const EVICTION: &[Entry] = &[
     entry::<AgedScore>(),
     entry::<AttentionMass>(),
     entry::<RegionUtility>(),
+    entry::<Echo>(),
     entry::<Random>(),
     entry::<Belady>(),
 ];
@@ -104,6 +108,8 @@ pub struct StateClass {
     pub per_slot: u32,
     /// Bytes per block of the context: gigabytes at long contexts, so zero for most.
     pub per_block: u32,
+    /// Bytes per stream, whatever its slots and context.
+    pub per_stream: u32,
 }
 
 /// Why a block enters a slot outside the demand path.

@@ -15,7 +15,7 @@ pub struct Random {
 impl EvictionPolicy for Random {
     const NAME: &'static str = "random";
     const SUMMARY: &'static str = "evicts uniformly at random (seeded)";
-    const STATE: StateClass = StateClass { per_slot: 0, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 0, per_block: 0, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {

@@ -48,7 +48,7 @@ impl EvictionPolicy for RankRecency {
         "recency by step in which better ranks count as later, near misses as earlier";
     const READS_NEAR: bool = true;
     /// Four bytes hold 2^24 steps.
-    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
     type Params = RankRecencyParams;
 
     fn new(params: RankRecencyParams, shape: BufferShape) -> Result<Self, PolicyError> {

@@ -44,7 +44,7 @@ impl EvictionPolicy for RegionUtility {
     const NAME: &'static str = "region-utility";
     const SUMMARY: &'static str = "evicts the smallest fading count of selections, neighbours' included";
     /// The score; a quarter of a score per block where regions are smallest.
-    const STATE: StateClass = StateClass { per_slot: 4, per_block: 1 };
+    const STATE: StateClass = StateClass { per_slot: 4, per_block: 1, per_stream: 0 };
     type Params = RegionUtilityParams;
 
     fn new(params: RegionUtilityParams, shape: BufferShape) -> Result<Self, PolicyError> {

@@ -108,7 +108,7 @@ impl ClassicPolicy for S3Fifo {
     const SUMMARY: &'static str =
         "a small FIFO filters one-time blocks, a main FIFO with counters keeps the rest";
     /// Two links, the queue and a counter; ghosts.
-    const STATE: StateClass = StateClass { per_slot: 10, per_block: Ghosts::BYTES_PER_BLOCK };
+    const STATE: StateClass = StateClass { per_slot: 10, per_block: Ghosts::BYTES_PER_BLOCK, per_stream: 0 };
     type Params = S3FifoParams;
 
     fn new(params: S3FifoParams, shape: BufferShape) -> Result<Self, PolicyError> {

@@ -22,7 +22,7 @@ impl ClassicPolicy for Sieve {
     const SUMMARY: &'static str =
         "a hand spares what was hit since it last passed; new blocks enter behind it";
     /// Two links and a bit.
-    const STATE: StateClass = StateClass { per_slot: 9, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 9, per_block: 0, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {

@@ -63,7 +63,7 @@ impl ClassicPolicy for Slru {
     const NAME: &'static str = "slru";
     const SUMMARY: &'static str = "recency in segments: a hit climbs one, overflow falls one";
     /// Two links and the segment.
-    const STATE: StateClass = StateClass { per_slot: 9, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 9, per_block: 0, per_stream: 0 };
     type Params = SlruParams;
 
     fn new(params: SlruParams, shape: BufferShape) -> Result<Self, PolicyError> {

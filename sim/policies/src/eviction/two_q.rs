@@ -43,7 +43,7 @@ impl ClassicPolicy for TwoQ {
     const NAME: &'static str = "2q";
     const SUMMARY: &'static str = "new blocks pass through a FIFO; those that come back enter the main LRU";
     /// Two links and the queue; ghosts.
-    const STATE: StateClass = StateClass { per_slot: 9, per_block: Ghosts::BYTES_PER_BLOCK };
+    const STATE: StateClass = StateClass { per_slot: 9, per_block: Ghosts::BYTES_PER_BLOCK, per_stream: 0 };
     type Params = TwoQParams;
 
     fn new(params: TwoQParams, shape: BufferShape) -> Result<Self, PolicyError> {

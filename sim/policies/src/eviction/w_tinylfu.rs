@@ -96,7 +96,7 @@ impl ClassicPolicy for WTinyLfu {
     const SUMMARY: &'static str =
         "a window, and a sketch of frequencies that guards the way on into a segmented LRU";
     /// Two links, list and block; four counters, rounded up to a power of two.
-    const STATE: StateClass = StateClass { per_slot: 21, per_block: 0 };
+    const STATE: StateClass = StateClass { per_slot: 21, per_block: 0, per_stream: 0 };
     type Params = WTinyLfuParams;
 
     fn new(params: WTinyLfuParams, shape: BufferShape) -> Result<Self, PolicyError> {

@@ -28,9 +28,17 @@ impl Bench {
     }
 
     pub(crate) fn seeded(policy: &str, slots: u32, blocks: u32, seed: u64) -> Bench {
+        Bench::built(policy, &toml::Table::new(), slots, blocks, seed)
+    }
+
+    pub(crate) fn with_params(policy: &str, params: &toml::Table, slots: u32, blocks: u32) -> Bench {
+        Bench::built(policy, params, slots, blocks, 0)
+    }
+
+    fn built(policy: &str, params: &toml::Table, slots: u32, blocks: u32, seed: u64) -> Bench {
         let shape = BufferShape { slots, blocks, k: slots, seed: Seed(seed) };
         let entry = eviction::find(EVICTION, policy).unwrap();
-        let buffer = entry.build(&toml::Table::new(), shape).unwrap();
+        let buffer = entry.build(params, shape).unwrap();
         Bench {
             buffer,
             future: Vec::new(),
