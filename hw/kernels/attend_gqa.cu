@@ -168,10 +168,10 @@ __device__ __forceinline__ float4 load_shared_result4(const float *p) {
 }
 
 // Adds up, into one piece per warp, what several blocks have left of a stream; by the block that came last. Every warp
-// keeps its own maximum, so that all loads of four heads of two pieces are in flight together.
+// keeps its own maximum, so that all loads of four heads of four pieces are in flight together.
 template <u32 GROUP>
 __device__ __forceinline__ void gather_pieces(const Piece<GROUP> *pieces, u32 first, u32 last, bool first_is_second, Piece<GROUP> *warp_pieces) {
-    const u32 HEADS = 4, PIECES = 2;
+    const u32 HEADS = 4, PIECES = 4;
     u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
 #pragma unroll
     for (u32 some = 0; some < GROUP; some += HEADS) {
@@ -219,8 +219,8 @@ __device__ __forceinline__ void gather_pieces(const Piece<GROUP> *pieces, u32 fi
 
 // `queries` and `out` are streams x GROUP x 128 bf16, `lse` streams x GROUP. `rows` has one more than there are
 // streams, with the total of tiles. `pieces` holds two per block; `arrived` is zero before and after, one per stream.
-// At least `least` tiles go to a block. A warp takes every WARPS-th tile of its block, across streams: keys of its
-// next tile fly while values are used, and the other way round, also while a finished stream is combined.
+// At least `least` tiles go to a block. A warp takes every WARPS-th tile of its block, across streams: its next tile
+// flies while a finished stream is combined.
 template <u32 PAGE, u32 GROUP>
 __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const u32 *frames, const Row *rows, u32 streams,
                                        float scale, u16 *out, float *lse, float *pieces_raw, u32 *arrived, u32 least) {
@@ -246,6 +246,7 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
         load_values(v, here + PAGE * DIM * 2);
         if (tile + WARPS < end) ahead = cursor.seek(rows, frames, tile + WARPS);
     }
+    u32 complete[2] = {NONE, NONE};
     for (u32 which = 0; at < end; stream++) {
         base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
         if (base == next) continue;
@@ -265,10 +266,12 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
             bool more = tile + WARPS < end;
             u32 after = tile + 2 * WARPS < end ? cursor.seek(rows, frames, tile + 2 * WARPS) : 0;
             score(s, k, q, scale, tokens - (tile - base) * 16);
-            if (more) load_keys(k, keys(ahead));
             weigh(a, s, low, high);
             add_values(a, v, low, high);
-            if (more) load_values(v, keys(ahead) + PAGE * DIM * 2);
+            if (more) {
+                load_keys(k, keys(ahead));
+                load_values(v, keys(ahead) + PAGE * DIM * 2);
+            }
             ahead = after;
         }
         leave<GROUP>(a, warp_pieces[threadIdx.x / 32]);
@@ -288,17 +291,26 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
             u32 first = part_of(base, parts, total), last = part_of(next - 1, parts, total);
             if (threadIdx.x == 0) arrivals = atomicAdd(&arrived[stream], 1);
             __syncthreads();
-            if (arrivals == last - first) {
-                __threadfence();
-                bool first_is_second = part_start(first, parts, total) < base;
-                gather_pieces<GROUP>(pieces, first, last, first_is_second, warp_pieces);
-                add_up<GROUP>(warp_pieces, [&](u32 head, u32 dim, float top, float sum, float value) { store(o, l, head, dim, top, sum, value); });
-                if (threadIdx.x == 0) arrived[stream] = 0;
-            }
+            if (arrivals == last - first) complete[0] = which ? complete[0] : stream, complete[1] = which ? stream : complete[1];
         }
         __syncthreads();
         at = stop;
         which = 1;
+    }
+    // Of the streams that this block shares, at its begin and its end, those in which it was the last.
+#pragma unroll
+    for (u32 which = 0; which < 2; which++) {
+        u32 stream = complete[which];
+        if (stream == NONE) continue;
+        __threadfence();
+        u32 base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
+        u32 first = part_of(base, parts, total), last = part_of(next - 1, parts, total);
+        gather_pieces<GROUP>(pieces, first, last, part_start(first, parts, total) < base, warp_pieces);
+        u16 *o = out + (u64)stream * GROUP * DIM;
+        float *l = lse + stream * GROUP;
+        add_up<GROUP>(warp_pieces, [&](u32 head, u32 dim, float top, float sum, float value) { store(o, l, head, dim, top, sum, value); });
+        if (threadIdx.x == 0) arrived[stream] = 0;
+        __syncthreads();
     }
     // Streams without a token belong to no block's tiles.
     for (u32 stream = blockIdx.x; stream < streams; stream += gridDim.x)

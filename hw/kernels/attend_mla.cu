@@ -3,7 +3,7 @@
 // or fp8 e4m3 with one f32 scale per 128 dimensions and bf16 rotary part (512 + 16 + 128 = 656 B).
 //
 // A block serves 16 heads of one stream at a time; two share a multiprocessor, so that one's products hide the other's
-// barriers. Rows stream through a ring of stages in shared memory, 32 at a time. Eight warps split first tokens and key dimensions, add their partial scores
+// barriers. Rows stream through a ring of stages in shared memory, a tile each. Eight warps split first tokens and key dimensions, add their partial scores
 // through shared memory, and then split the value dimensions.
 
 const u32 WARPS = 8;
@@ -12,15 +12,14 @@ const u32 HEADS = 16;
 const u32 LATENT = 512;
 const u32 ROPE = 64;
 const u32 QUERY = LATENT + ROPE;
-const u32 TOKENS = 32; // of a step; two tiles of the flat list
-const u32 SUMS = 32;   // accumulators of a thread
+const u32 TILE = 16; // tokens; a step takes two tiles of one stream, or its last one
 
 // A stream's tiles of 16 tokens in the flat list of all, its first entry in `rows`, its tokens.
 struct Row { u32 first_tile, entry, tokens, unused; };
 
 template <bool FP8> struct Format;
-template <> struct Format<false> { static const u32 BYTES = 1152, CHUNKS = 72, STAGES = 2; };
-template <> struct Format<true> { static const u32 BYTES = 656, CHUNKS = 41, STAGES = 4; };
+template <> struct Format<false> { static const u32 BYTES = 1152, CHUNKS = 72, STAGES = 5; };
+template <> struct Format<true> { static const u32 BYTES = 656, CHUNKS = 41, STAGES = 9; };
 
 // Where 16-byte chunk `chunk` of a staged row stands. Rows of 1152 B would all begin in the same banks; those of 656 B
 // do not.
@@ -89,11 +88,11 @@ __device__ __forceinline__ u32 dimension(u32 m, u32 i) {
     return threadIdx.x / 32 * 64 + m * 16 + (FP8 ? n * 2 + i / 2 : n + i / 2 * 8);
 }
 
-// Partial scores of this warp's 16 tokens over its quarter of the dimensions.
+// Partial scores of this warp's tile over its quarter of the dimensions.
 template <bool FP8>
 __device__ __forceinline__ void score(const u8 *stage, const Queries &q, float4 *exchange) {
     u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, half = warp & 1, quarter = warp / 2;
-    u32 row = half * 16 + (lane & 15), chunk_of = lane / 16, base = shared_address(stage);
+    u32 row = lane & 15, chunk_of = lane / 16, base = shared_address(stage);
     float s[2][4] = {}, latent[2][4] = {};
     u32 a[4];
     if (FP8) {
@@ -113,7 +112,7 @@ __device__ __forceinline__ void score(const u8 *stage, const Queries &q, float4 
             mma_bf16(s[h], a[0], a[1], a[2], a[3], q.at[h][8][0], q.at[h][8][1]);
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
-                const u8 *scales = stage + (half * 16 + lane / 4 + i / 2 * 8) * Format<FP8>::BYTES + LATENT;
+                const u8 *scales = stage + (lane / 4 + i / 2 * 8) * Format<FP8>::BYTES + LATENT;
                 s[h][i] += latent[h][i] * *(const float *)(scales + quarter * 4);
             }
         }
@@ -135,7 +134,7 @@ __device__ __forceinline__ void score(const u8 *stage, const Queries &q, float4 
 
 // Adds the partial scores, turns them into weights as right operands, and rescales the sums.
 template <bool FP8>
-__device__ __forceinline__ void weigh(Sums &a, u32 (&weights)[2][2][2], const u8 *stage, const float4 *exchange, float scale, u32 valid) {
+__device__ __forceinline__ void weigh(Sums &a, u32 (&weights)[2][2][2], const u8 *const (&tiles)[2], const float4 *exchange, float scale, u32 valid) {
     u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, n = lane / 4;
 #pragma unroll
     for (u32 h = 0; h < 2; h++) {
@@ -173,7 +172,7 @@ __device__ __forceinline__ void weigh(Sums &a, u32 (&weights)[2][2][2], const u8
                 s[half][i] = exp2_fast(s[half][i] - a.max[h][i & 1]);
                 a.sum[h][i & 1] += s[half][i];
                 if (FP8) {
-                    const u8 *scales = stage + (half * 16 + n + i / 2 * 8) * Format<FP8>::BYTES + LATENT;
+                    const u8 *scales = tiles[half] + (n + i / 2 * 8) * Format<FP8>::BYTES + LATENT;
                     s[half][i] *= *(const float *)(scales + warp / 2 * 4);
                 }
             }
@@ -186,14 +185,17 @@ __device__ __forceinline__ void weigh(Sums &a, u32 (&weights)[2][2][2], const u8
 
 // Adds the weighted rows over this warp's 64 dimensions.
 template <bool FP8>
-__device__ __forceinline__ void add_rows(Sums &a, const u32 (&weights)[2][2][2], const u8 *stage) {
-    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, base = shared_address(stage), v[4];
+__device__ __forceinline__ void add_rows(Sums &a, const u32 (&weights)[2][2][2], const u8 *const (&tiles)[2], u32 valid) {
+    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, v[4];
 #pragma unroll
     for (u32 half = 0; half < 2; half++) {
+        // The second tile may belong to another stream, or never have been read.
+        if (half * TILE >= valid) break;
+        u32 base = shared_address(tiles[half]);
         if (FP8) {
 #pragma unroll
             for (u32 m = 0; m < 4; m += 2) {
-                load_transposed(v, base + place<FP8>(half * 16 + (lane & 15), warp * 4 + m + lane / 16));
+                load_transposed(v, base + place<FP8>(lane & 15, warp * 4 + m + lane / 16));
 #pragma unroll
                 for (u32 i = 0; i < 2; i++) {
                     // A word holds two dimensions of two tokens; the operand wants two tokens of one dimension.
@@ -207,7 +209,7 @@ __device__ __forceinline__ void add_rows(Sums &a, const u32 (&weights)[2][2][2],
         } else {
 #pragma unroll
             for (u32 m = 0; m < 4; m++) {
-                load_transposed(v, base + place<FP8>(half * 16 + (lane & 7) + lane / 16 * 8, warp * 8 + m * 2 + lane / 8 % 2));
+                load_transposed(v, base + place<FP8>((lane & 7) + lane / 16 * 8, warp * 8 + m * 2 + lane / 8 % 2));
 #pragma unroll
                 for (u32 h = 0; h < 2; h++) mma_bf16(a.out[m][h], v[0], v[1], v[2], v[3], weights[half][h][0], weights[half][h][1]);
             }
@@ -215,40 +217,39 @@ __device__ __forceinline__ void add_rows(Sums &a, const u32 (&weights)[2][2][2],
     }
 }
 
-// Follows the block's steps through its streams, ahead of the attention: copies one step's rows per call.
+// Follows the block's tiles through its streams, ahead of the attention: copies one tile's rows per call.
 template <bool FP8>
 struct Feeder {
-    const Row *row;
-    u32 tile, end, base, next, entry, tokens, id, stage;
+    u32 stream, tile, end, base, next, entry, tokens, id, stage;
 
-    __device__ __forceinline__ void start(const Row *rows, const u32 *list, u32 at, u32 stop) {
-        row = rows, tile = at, end = stop, stage = 0, id = 0;
-        if (tile < end) base = row->first_tile, next = row[1].first_tile, entry = row->entry, tokens = row->tokens, look(list);
+    __device__ __forceinline__ void start(const Row *rows, const u32 *list, u32 from, u32 at, u32 stop) {
+        stream = from, tile = at, end = stop, stage = 0, id = 0;
+        base = rows[from].first_tile, next = rows[from + 1].first_tile, entry = rows[from].entry, tokens = rows[from].tokens;
+        if (tile < end) look(list);
     }
 
-    // Row number of this lane's token, one of its warp's four; past the end, of the last token, which is masked.
+    // Row number of this lane's token, one of its warp's two; past the end, of the last token, which is masked.
     __device__ __forceinline__ void look(const u32 *list) {
-        u32 token = (tile - base) * 16 + threadIdx.x / 32 * 4 + (threadIdx.x & 3);
+        u32 token = (tile - base) * TILE + threadIdx.x / 32 * 2 + (threadIdx.x & 1);
         id = list[entry + min(token, tokens - 1)];
     }
 
-    __device__ __forceinline__ void feed(const u8 *pool, const u32 *list, u8 *stages) {
+    __device__ __forceinline__ void feed(const u8 *pool, const Row *rows, const u32 *list, u8 *stages) {
         const u32 CHUNKS = Format<FP8>::CHUNKS;
         if (tile < end) {
             u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-            u32 to = shared_address(stages + stage * (TOKENS * Format<FP8>::BYTES));
+            u32 to = shared_address(stages + stage * (TILE * Format<FP8>::BYTES));
 #pragma unroll
-            for (u32 i = 0; i < (CHUNKS * 4 + 31) / 32; i++) {
-                u32 at = i * 32 + lane, row = at / CHUNKS, chunk = at - row * CHUNKS;
-                u32 number = __shfl_sync(FULL, id, row & 3);
-                if (at < CHUNKS * 4) copy16(to + place<FP8>(warp * 4 + row, chunk), pool + (u64)number * Format<FP8>::BYTES + chunk * 16);
+            for (u32 i = 0; i < (CHUNKS * 2 + 31) / 32; i++) {
+                u32 at = i * 32 + lane, row = at >= CHUNKS, chunk = at - row * CHUNKS;
+                u32 number = __shfl_sync(FULL, id, row);
+                if (at < CHUNKS * 2) copy16(to + place<FP8>(warp * 2 + row, chunk), pool + (u64)number * Format<FP8>::BYTES + chunk * 16);
             }
             stage = stage + 1 == Format<FP8>::STAGES ? 0 : stage + 1;
-            tile = min(tile + TOKENS / 16, next);
-            if (tile < end) {
+            if (++tile < end) {
                 while (tile >= next) {
-                    row++;
-                    base = next, next = row[1].first_tile, entry = row->entry, tokens = row->tokens;
+                    stream++;
+                    base = next, next = rows[stream + 1].first_tile, entry = rows[stream].entry, tokens = rows[stream].tokens;
                 }
                 look(list);
             }
@@ -257,104 +258,45 @@ struct Feeder {
     }
 };
 
-// What a block leaves of a stream that others share: per thread, so that writing and adding are coalesced.
-struct Piece { float max[HEADS], sum[HEADS], out[SUMS][THREADS]; };
+// What a block leaves of a stream that others share.
+struct Piece { float max[HEADS], sum[HEADS], out[HEADS][LATENT]; };
 
-template <bool FP8>
-__device__ __forceinline__ void store(const Sums &a, const float (&sum)[2][2], u16 *out, float *lse) {
+__device__ __forceinline__ float natural(float top, float sum) { return (top + __log2f(sum)) * 0.6931471805599453f; }
+
+// Calls `f(head, dimension, value)` for every accumulator of this thread.
+template <bool FP8, typename F>
+__device__ __forceinline__ void each_sum(const Sums &a, F f) {
     u32 t = threadIdx.x & 3;
 #pragma unroll
     for (u32 h = 0; h < 2; h++)
 #pragma unroll
-        for (u32 i = 0; i < 2; i++) {
-            u32 head = 2 * t + i + 8 * h;
-            float by = 1 / sum[h][i];
+        for (u32 m = 0; m < 4; m++)
 #pragma unroll
-            for (u32 m = 0; m < 4; m++)
-#pragma unroll
-                for (u32 r = 0; r < 2; r++)
-                    out[head * LATENT + dimension<FP8>(m, i + 2 * r)] = (u16)pack_bf16(a.out[m][h][i + 2 * r] * by, 0);
-            if (threadIdx.x < 4) lse[head] = (a.max[h][i] + __log2f(sum[h][i])) * 0.6931471805599453f;
-        }
-}
-
-// Adds up what several blocks have left of a stream; by the block that came last. `room` holds 2 x 256 floats.
-__device__ __forceinline__ void gather_pieces(Sums &a, float (&sum)[2][2], const Piece *own, u32 first, u32 last, bool first_is_second, float *room) {
-    auto piece = [&](u32 part) { return own + part * 2 + (part == first && first_is_second); };
-    u32 t = threadIdx.x & 3, head = threadIdx.x % HEADS;
-    float top = NEGATIVE_INFINITY;
-    for (u32 part = first + threadIdx.x / HEADS; part <= last; part += THREADS / HEADS) top = fmaxf(top, load_shared_result(&piece(part)->max[head]));
-    room[threadIdx.x] = top;
-    __syncthreads();
-    for (u32 i = head; i < THREADS; i += HEADS) top = fmaxf(top, room[i]);
-    __syncthreads();
-#pragma unroll
-    for (u32 h = 0; h < 2; h++)
-#pragma unroll
-        for (u32 i = 0; i < 2; i++) {
-            sum[h][i] = 0;
-#pragma unroll
-            for (u32 m = 0; m < 4; m++) a.out[m][h][i] = a.out[m][h][i + 2] = 0;
-        }
-    if (threadIdx.x < HEADS) room[THREADS + head] = top;
-    // Sixteen pieces at a time: one thread for each of their scales and sums.
-    for (u32 some = first; some <= last; some += THREADS / HEADS) {
-        u32 part = some + threadIdx.x / HEADS;
-        float scale = 0, part_sum = 0;
-        if (part <= last) {
-            scale = exp2_fast(load_shared_result(&piece(part)->max[head]) - top);
-            part_sum = load_shared_result(&piece(part)->sum[head]) * scale;
-        }
-        __syncthreads();
-        room[threadIdx.x] = scale;
-        room[2 * THREADS + threadIdx.x] = part_sum;
-        __syncthreads();
-        for (u32 part = some; part <= min(last, some + THREADS / HEADS - 1); part++) {
-            const Piece *p = piece(part);
-            const float *by = room + (part - some) * HEADS;
-            float v[SUMS];
-#pragma unroll
-            for (u32 i = 0; i < SUMS; i++) v[i] = load_shared_result(&p->out[i][threadIdx.x]);
-#pragma unroll
-            for (u32 h = 0; h < 2; h++)
-#pragma unroll
-                for (u32 i = 0; i < 4; i++) {
-                    float scale = by[2 * t + (i & 1) + 8 * h];
-#pragma unroll
-                    for (u32 m = 0; m < 4; m++) a.out[m][h][i] += v[m * 8 + h * 4 + i] * scale;
-                    if (i < 2) sum[h][i] += by[2 * THREADS + 2 * t + i + 8 * h];
-                }
-        }
-    }
-#pragma unroll
-    for (u32 h = 0; h < 2; h++)
-#pragma unroll
-        for (u32 i = 0; i < 2; i++) a.max[h][i] = room[THREADS + 2 * t + i + 8 * h];
+            for (u32 i = 0; i < 4; i++) f(h, i & 1, 2 * t + (i & 1) + 8 * h, dimension<FP8>(m, i), a.out[m][h][i]);
 }
 
 // `queries` is streams x heads x 576 and `out` streams x heads x 512 bf16, `lse` streams x heads; blockIdx.y names 16
 // heads. `list` holds row numbers of the pool. `rows` has one more than there are streams, with the total of tiles.
-// `pieces` holds two per block; `arrived` is zero before and after, one per stream and 16 heads.
+// `pieces` holds two per block; streams that several blocks share are left there for `add_pieces`.
 template <bool FP8>
 __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const u32 *list, const Row *rows, u32 streams,
-                                       float scale, u16 *out, float *lse, Piece *pieces, u32 *arrived, u32 least) {
+                                       float scale, u16 *out, float *lse, Piece *pieces, u32 least) {
     extern __shared__ __align__(128) u8 stages[];
     __shared__ float4 exchange[8 * 2 * 32];
-    __shared__ u32 arrivals;
-    const u32 STAGES = Format<FP8>::STAGES, STAGE = TOKENS * Format<FP8>::BYTES;
-    u32 t = threadIdx.x & 3, heads = gridDim.y * HEADS;
+    const u32 STAGES = Format<FP8>::STAGES, STAGE = TILE * Format<FP8>::BYTES;
+    u32 warp = threadIdx.x / 32, t = threadIdx.x & 3, heads = gridDim.y * HEADS;
     u32 guess = find_first(&rows->first_tile, 4, streams);
     u32 total = rows[streams].first_tile, parts = min(gridDim.x, (total + least - 1) / least);
     u32 at = part_start(blockIdx.x, parts, total), end = part_start(blockIdx.x + 1, parts, total);
     if (blockIdx.x >= parts) at = end = 0;
     u32 stream = at < end ? find_range(&rows->first_tile, 4, streams, at, guess) : 0, stage = 0;
     Feeder<FP8> feeder;
-    feeder.start(rows + stream, list, at, end);
-    for (u32 i = 0; i + 1 < STAGES; i++) feeder.feed(pool, list, stages);
+    feeder.start(rows, list, stream, at, end);
+    for (u32 i = 0; i < STAGES - 2; i++) feeder.feed(pool, rows, list, stages);
     for (u32 which = 0; at < end; stream++) {
         u32 base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
         if (base == next) continue;
-        u32 stop = min(end, next), limit = min(rows[stream].tokens, (stop - base) * 16);
+        u32 stop = min(end, next), limit = min(rows[stream].tokens, (stop - base) * TILE);
         Queries q;
         load_queries<FP8>(q, queries + ((u64)stream * heads + blockIdx.y * HEADS) * QUERY);
         Sums a;
@@ -366,50 +308,37 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
 #pragma unroll
                 for (u32 m = 0; m < 4; m++) a.out[m][h][i] = 0;
             }
-        for (u32 tile = at; tile < stop; tile += TOKENS / 16) {
-            asm volatile("cp.async.wait_group %0;" ::"n"(Format<FP8>::STAGES - 2));
+        for (u32 tile = at; tile < stop; tile += 2) {
+            // Of the tiles that fly, the two oldest have landed, and all warps are done with the two before.
+            asm volatile("cp.async.wait_group %0;" ::"n"(Format<FP8>::STAGES - 4));
             __syncthreads();
-            feeder.feed(pool, list, stages);
-            const u8 *here = stages + stage * STAGE;
-            stage = stage + 1 == STAGES ? 0 : stage + 1;
-            score<FP8>(here, q, exchange);
+            u32 second = stage + 1 == STAGES ? 0 : stage + 1;
+            const u8 *tiles[2] = {stages + stage * STAGE, stages + second * STAGE};
+            bool both = tile + 1 < stop;
+            stage = !both ? second : second + 1 == STAGES ? 0 : second + 1;
+            feeder.feed(pool, rows, list, stages);
+            if (both) feeder.feed(pool, rows, list, stages);
+            score<FP8>(tiles[warp & 1], q, exchange);
             __syncthreads();
-            u32 weights[2][2][2];
-            weigh<FP8>(a, weights, here, exchange, scale, limit - (tile - base) * 16);
-            add_rows<FP8>(a, weights, here);
+            u32 weights[2][2][2], valid = limit - (tile - base) * TILE;
+            weigh<FP8>(a, weights, tiles, exchange, scale, valid);
+            add_rows<FP8>(a, weights, tiles, valid);
         }
         float sum[2][2];
 #pragma unroll
         for (u32 h = 0; h < 2; h++) sum[h][0] = sum_over_rows(a.sum[h][0]), sum[h][1] = sum_over_rows(a.sum[h][1]);
-        u16 *o = out + ((u64)stream * heads + blockIdx.y * HEADS) * LATENT;
-        float *l = lse + (u64)stream * heads + blockIdx.y * HEADS;
         if (at == base && stop == next) {
-            store<FP8>(a, sum, o, l);
+            u64 row = (u64)stream * heads + blockIdx.y * HEADS;
+            each_sum<FP8>(a, [&](u32 h, u32 i, u32 head, u32 dim, float value) {
+                out[(row + head) * LATENT + dim] = (u16)pack_bf16(value / sum[h][i], 0);
+                if (dim == 0) lse[row + head] = natural(a.max[h][i], sum[h][i]);
+            });
         } else {
-            Piece *own = pieces + (u64)blockIdx.y * gridDim.x * 2, *mine = own + blockIdx.x * 2 + which;
-#pragma unroll
-            for (u32 h = 0; h < 2; h++) {
-#pragma unroll
-                for (u32 i = 0; i < 2; i++)
-                    if (threadIdx.x < 4) mine->max[2 * t + i + 8 * h] = a.max[h][i], mine->sum[2 * t + i + 8 * h] = sum[h][i];
-#pragma unroll
-                for (u32 m = 0; m < 4; m++)
-#pragma unroll
-                    for (u32 i = 0; i < 4; i++) mine->out[m * 8 + h * 4 + i][threadIdx.x] = a.out[m][h][i];
-            }
-            __threadfence();
-            __syncthreads();
-            u32 first = part_of(base, parts, total), last = part_of(next - 1, parts, total);
-            u32 *count = arrived + stream * gridDim.y + blockIdx.y;
-            if (threadIdx.x == 0) arrivals = atomicAdd(count, 1);
-            __syncthreads();
-            if (arrivals == last - first) {
-                __threadfence();
-                gather_pieces(a, sum, own, first, last, part_start(first, parts, total) < base, (float *)exchange);
-                store<FP8>(a, sum, o, l);
-                if (threadIdx.x == 0) *count = 0;
-            }
-            __syncthreads();
+            Piece *mine = pieces + ((u64)blockIdx.y * gridDim.x + blockIdx.x) * 2 + which;
+            each_sum<FP8>(a, [&](u32 h, u32 i, u32 head, u32 dim, float value) {
+                mine->out[head][dim] = value;
+                if (dim == 0) mine->max[head] = a.max[h][i], mine->sum[head] = sum[h][i];
+            });
         }
         at = stop;
         which = 1;
@@ -425,12 +354,52 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attend_mla_bf16(const u16 *queries, const u8 *pool, const u32 *list, const Row *rows, u32 streams, float scale, u16 *out,
-                float *lse, Piece *pieces, u32 *arrived, u32 least) {
-    attend<false>(queries, pool, list, rows, streams, scale, out, lse, pieces, arrived, least);
+                float *lse, Piece *pieces, u32 *, u32 least) {
+    attend<false>(queries, pool, list, rows, streams, scale, out, lse, pieces, least);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attend_mla_fp8(const u16 *queries, const u8 *pool, const u32 *list, const Row *rows, u32 streams, float scale, u16 *out,
-               float *lse, Piece *pieces, u32 *arrived, u32 least) {
-    attend<true>(queries, pool, list, rows, streams, scale, out, lse, pieces, arrived, least);
+               float *lse, Piece *pieces, u32 *, u32 least) {
+    attend<true>(queries, pool, list, rows, streams, scale, out, lse, pieces, least);
+}
+
+// Adds up what several blocks of an attention with `grid` blocks per 16 heads have left of each stream: one block of
+// 128 threads per stream and head.
+extern "C" __global__ void __launch_bounds__(128)
+add_pieces(const Row *rows, u32 streams, u16 *out, float *lse, const Piece *pieces, u32 grid, u32 least) {
+    u32 stream = blockIdx.x, head = blockIdx.y, base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
+    u32 total = rows[streams].first_tile, parts = min(grid, (total + least - 1) / least);
+    if (base == next) return;
+    u32 first = part_of(base, parts, total), last = part_of(next - 1, parts, total);
+    if (first == last) return;
+    bool first_is_second = part_start(first, parts, total) < base;
+    const Piece *own = pieces + (u64)(head / HEADS) * grid * 2;
+    float top = NEGATIVE_INFINITY, sum = 0;
+    float4 value = make_float4(0, 0, 0, 0);
+    const u32 PIECES = 4;
+    for (u32 some = first; some <= last; some += PIECES) {
+        float max[PIECES], part_sum[PIECES];
+        float4 v[PIECES];
+#pragma unroll
+        for (u32 i = 0; i < PIECES; i++) {
+            u32 part = min(some + i, last);
+            const Piece *p = own + part * 2 + (part == first && first_is_second);
+            max[i] = p->max[head % HEADS], part_sum[i] = p->sum[head % HEADS];
+            v[i] = *(const float4 *)&p->out[head % HEADS][threadIdx.x * 4];
+        }
+#pragma unroll
+        for (u32 i = 0; i < PIECES; i++) {
+            if (some + i > last) break;
+            float rise = fmaxf(top, max[i]), old = exp2_fast(top - rise), by = exp2_fast(max[i] - rise);
+            top = rise;
+            sum = sum * old + part_sum[i] * by;
+            value.x = value.x * old + v[i].x * by, value.y = value.y * old + v[i].y * by;
+            value.z = value.z * old + v[i].z * by, value.w = value.w * old + v[i].w * by;
+        }
+    }
+    u64 row = (u64)stream * gridDim.y + head;
+    uint2 packed = make_uint2(pack_bf16(value.x / sum, value.y / sum), pack_bf16(value.z / sum, value.w / sum));
+    *(uint2 *)(out + row * LATENT + threadIdx.x * 4) = packed;
+    if (threadIdx.x == 0) lse[row] = natural(top, sum);
 }

@@ -241,10 +241,10 @@ impl Mla {
         if self.fp8 { 656 } else { 1152 }
     }
 
-    /// A ring of stages of 32 rows.
+    /// A ring of stages of one tile each.
     fn shared_bytes(self) -> u32 {
-        let stages = if self.fp8 { 4 } else { 2 };
-        stages * 32 * count32(self.row_bytes())
+        let stages = if self.fp8 { 9 } else { 5 };
+        stages * TILE * count32(self.row_bytes())
     }
 }
 
@@ -253,6 +253,7 @@ pub struct AttendMla {
     device: Device,
     bf16: Kernel,
     fp8: Kernel,
+    add_pieces: Kernel,
     _module: Module,
 }
 
@@ -267,6 +268,7 @@ impl AttendMla {
             device: device.clone(),
             bf16: module.kernel("attend_mla_bf16", Mla { heads: 16, fp8: false }.shared_bytes())?,
             fp8: module.kernel("attend_mla_fp8", Mla { heads: 16, fp8: true }.shared_bytes())?,
+            add_pieces: module.kernel("add_pieces", 0)?,
             _module: module,
         })
     }
@@ -295,6 +297,20 @@ impl AttendMla {
         // All head groups together fill the device once.
         let spare = split.spare * LATENT_BLOCKS_PER_SM;
         let grid = ((call.scratch.grid - spare) / groups).max(1);
-        call.launch(stream, kernel, scale, split, Shape { grid: (grid, groups), block: 256, shared: mla.shared_bytes() })
+        let shape = Shape { grid: (grid, groups), block: 256, shared: mla.shared_bytes() };
+        call.launch(stream, kernel, scale, split, shape)?;
+        let streams = call.reading.streams;
+        let arguments = [
+            call.reading.rows.address(),
+            u64::from(streams),
+            call.result.out.address(),
+            call.result.lse.address(),
+            call.scratch.pieces.address(),
+            u64::from(grid),
+            u64::from(split.least),
+        ];
+        let shape = Shape { grid: (streams, mla.heads), block: 128, shared: 0 };
+        // SAFETY: as declared in attend_mla.cu.
+        unsafe { stream.launch(self.add_pieces, shape, &arguments) }
     }
 }
