@@ -3,7 +3,7 @@
 
 #![allow(clippy::print_stdout)] // A program, not a library.
 
-use kvtier_hw::ops::lookup::Lookup;
+use kvtier_hw::ops::lookup::{Lookup, Policy};
 use kvtier_hw::{Device, HwError, check, parity, probe, roofline};
 use serde::Serialize;
 use std::process::ExitCode;
@@ -65,12 +65,14 @@ fn run(what: &str, out: &str, rest: &[String]) -> Result<bool, HwError> {
         _ => {
             let lookup = Lookup::load(&device)?;
             let mut all = Vec::new();
-            for scenario in parity::scenarios() {
-                let agreement = parity::run(&device, &lookup, "lru-step", &scenario)?;
+            let scenarios = parity::scenarios();
+            let runs = Policy::ALL.iter().flat_map(|&policy| scenarios.iter().map(move |scenario| (policy, scenario)));
+            for (policy, scenario) in runs {
+                let agreement = parity::run(&device, &lookup, policy, scenario)?;
                 let verdict = if agreement.holds() { "ok   " } else { "WRONG" };
                 println!(
-                    "{verdict} {:<50} accesses {:>10} misses {:>9} mismatches {} {} {}",
-                    scenario.name, agreement.accesses, agreement.misses, agreement.mismatches,
+                    "{verdict} {:<9}{:<40} accesses {:>10} misses {:>9} mismatches {} {} {}",
+                    policy.name(), scenario.name, agreement.accesses, agreement.misses, agreement.mismatches,
                     agreement.host_hash, agreement.device_hash
                 );
                 all.push(agreement);

@@ -286,10 +286,9 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
                 mine.out[head][dim] = value;
                 if (dim == 0) mine.max[head] = top, mine.sum[head] = sum;
             });
-            __threadfence();
             __syncthreads();
+            if (threadIdx.x == 0) arrivals = arrive(&arrived[stream]);
             u32 first = part_of(base, parts, total), last = part_of(next - 1, parts, total);
-            if (threadIdx.x == 0) arrivals = atomicAdd(&arrived[stream], 1);
             __syncthreads();
             if (arrivals == last - first) complete[0] = which ? complete[0] : stream, complete[1] = which ? stream : complete[1];
         }
@@ -302,7 +301,6 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
     for (u32 which = 0; which < 2; which++) {
         u32 stream = complete[which];
         if (stream == NONE) continue;
-        __threadfence();
         u32 base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
         u32 first = part_of(base, parts, total), last = part_of(next - 1, parts, total);
         gather_pieces<GROUP>(pieces, first, last, part_start(first, parts, total) < base, warp_pieces);

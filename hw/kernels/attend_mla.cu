@@ -217,44 +217,52 @@ __device__ __forceinline__ void add_rows(Sums &a, const u32 (&weights)[2][2][2],
     }
 }
 
-// Follows the block's tiles through its streams, ahead of the attention: copies one tile's rows per call.
+// Follows the block's steps through its streams, ahead of the attention. A step is two tiles of a stream, or its last
+// one: then the second tile's stage stays unused. Row numbers are read a step before the rows.
 template <bool FP8>
 struct Feeder {
-    u32 stream, tile, end, base, next, entry, tokens, id, stage;
+    u32 stream, tile, end, base, next, entry, tokens, stage;
+    u32 here, after; // row numbers of the step whose tiles are copied now, and of the next one
+    bool second;
 
     __device__ __forceinline__ void start(const Row *rows, const u32 *list, u32 from, u32 at, u32 stop) {
-        stream = from, tile = at, end = stop, stage = 0, id = 0;
+        stream = from, tile = at, end = stop, stage = 0, second = false;
         base = rows[from].first_tile, next = rows[from + 1].first_tile, entry = rows[from].entry, tokens = rows[from].tokens;
-        if (tile < end) look(list);
+        here = look(rows, list);
+        after = look(rows, list);
     }
 
-    // Row number of this lane's token, one of its warp's two; past the end, of the last token, which is masked.
-    __device__ __forceinline__ void look(const u32 *list) {
-        u32 token = (tile - base) * TILE + threadIdx.x / 32 * 2 + (threadIdx.x & 1);
-        id = list[entry + min(token, tokens - 1)];
+    // Row number of this lane's token of the next step: lanes 0 and 1 hold those of its warp's two rows of the first
+    // tile, lanes 2 and 3 of the second. Past the end of a stream, that of its last token, which is masked.
+    __device__ __forceinline__ u32 look(const Row *rows, const u32 *list) {
+        if (tile >= end) return NONE;
+        u32 half = threadIdx.x / 2 & 1, token = (tile - base + half) * TILE + threadIdx.x / 32 * 2 + (threadIdx.x & 1);
+        bool there = tile + half < min(end, next);
+        u32 number = there ? list[entry + min(token, tokens - 1)] : NONE;
+        tile = min(tile + 2, next);
+        while (tile < end && tile >= next) {
+            stream++;
+            base = next, next = rows[stream + 1].first_tile, entry = rows[stream].entry, tokens = rows[stream].tokens;
+        }
+        return number;
     }
 
+    // Copies the next tile.
     __device__ __forceinline__ void feed(const u8 *pool, const Row *rows, const u32 *list, u8 *stages) {
         const u32 CHUNKS = Format<FP8>::CHUNKS;
-        if (tile < end) {
-            u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-            u32 to = shared_address(stages + stage * (TILE * Format<FP8>::BYTES));
+        u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
+        u32 to = shared_address(stages + stage * (TILE * Format<FP8>::BYTES));
 #pragma unroll
-            for (u32 i = 0; i < (CHUNKS * 2 + 31) / 32; i++) {
-                u32 at = i * 32 + lane, row = at >= CHUNKS, chunk = at - row * CHUNKS;
-                u32 number = __shfl_sync(FULL, id, row);
-                if (at < CHUNKS * 2) copy16(to + place<FP8>(warp * 2 + row, chunk), pool + (u64)number * Format<FP8>::BYTES + chunk * 16);
-            }
-            stage = stage + 1 == Format<FP8>::STAGES ? 0 : stage + 1;
-            if (++tile < end) {
-                while (tile >= next) {
-                    stream++;
-                    base = next, next = rows[stream + 1].first_tile, entry = rows[stream].entry, tokens = rows[stream].tokens;
-                }
-                look(list);
-            }
+        for (u32 i = 0; i < (CHUNKS * 2 + 31) / 32; i++) {
+            u32 at = i * 32 + lane, row = at >= CHUNKS, chunk = at - row * CHUNKS;
+            u32 number = __shfl_sync(FULL, here, row + second * 2);
+            if (at < CHUNKS * 2 && number != NONE)
+                copy16(to + place<FP8>(warp * 2 + row, chunk), pool + (u64)number * Format<FP8>::BYTES + chunk * 16);
         }
         asm volatile("cp.async.commit_group;");
+        stage = stage + 1 == Format<FP8>::STAGES ? 0 : stage + 1;
+        if (second) here = after, after = look(rows, list);
+        second = !second;
     }
 };
 
@@ -314,10 +322,9 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
             __syncthreads();
             u32 second = stage + 1 == STAGES ? 0 : stage + 1;
             const u8 *tiles[2] = {stages + stage * STAGE, stages + second * STAGE};
-            bool both = tile + 1 < stop;
-            stage = !both ? second : second + 1 == STAGES ? 0 : second + 1;
+            stage = second + 1 == STAGES ? 0 : second + 1;
             feeder.feed(pool, rows, list, stages);
-            if (both) feeder.feed(pool, rows, list, stages);
+            feeder.feed(pool, rows, list, stages);
             score<FP8>(tiles[warp & 1], q, exchange);
             __syncthreads();
             u32 weights[2][2][2], valid = limit - (tile - base) * TILE;

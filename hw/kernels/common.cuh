@@ -104,14 +104,24 @@ __device__ __forceinline__ u32 lanes_below(u32 mask) {
     return __popc(mask & below);
 }
 
-// A flat list of `total` equal pieces of work, cut into `parts` contiguous ranges that differ by one at most.
+// A flat list of `total` equal pieces of work, cut into `parts` contiguous ranges; the first `total % parts` hold one more.
 __device__ __forceinline__ u32 part_start(u32 part, u32 parts, u32 total) {
-    return (u32)((u64)part * total / parts);
+    u32 each = total / parts;
+    return part * each + min(part, total - each * parts);
 }
 
-// The part that holds piece `at`.
+// The part that holds piece `at`; there are at least as many pieces as parts.
 __device__ __forceinline__ u32 part_of(u32 at, u32 parts, u32 total) {
-    return (u32)((((u64)at + 1) * parts - 1) / total);
+    u32 each = total / parts, more = total - each * parts, split = more * (each + 1);
+    return at < split ? at / (each + 1) : more + (at - split) / each;
+}
+
+// Counts an arrival at a counter that other blocks count at too. Ordered after everything that this block wrote before
+// its last barrier, and before what it reads after the next.
+__device__ __forceinline__ u32 arrive(u32 *counter) {
+    u32 before;
+    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    return before;
 }
 
 // This lane's first probe of `find_range`, read ahead of knowing what is sought.

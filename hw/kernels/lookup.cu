@@ -200,10 +200,148 @@ lookup_lru_step(const u32 *ids, const u32 *selected, const u32 *selected_count, 
     }
 }
 
+// Sorts `n` distinct keys, padded to a power of two, in ascending order.
+__device__ __forceinline__ void sort_keys(u64 *keys, u32 n, u32 padded) {
+    for (u32 i = n + threadIdx.x; i < padded; i += THREADS) keys[i] = ~0ull;
+    for (u32 size = 2; size <= padded; size *= 2)
+        for (u32 step = size / 2; step > 0; step /= 2) {
+            __syncthreads();
+            for (u32 i = threadIdx.x; i < padded / 2; i += THREADS) {
+                u32 low = i / step * 2 * step + i % step, high = low + step;
+                u64 a = keys[low], b = keys[high];
+                if ((a > b) == ((low & size) == 0)) keys[low] = b, keys[high] = a;
+            }
+        }
+    __syncthreads();
+}
+
+// Recency order with ranks: what a step selects becomes most recent from the worst rank to the best, then what is
+// prefetched or has grown. Victims leave in that order (lru), or by the number of selections since their load and then
+// in that order (lfu). Arguments as for lru-step, and `uses`, one per slot.
+template <bool BY_USE>
+__device__ __forceinline__ void look_up_ranked(const u32 *ids, const u32 *selected, const u32 *selected_count, u32 k, const u32 *near,
+                                               const u32 *near_count, u32 near_stride, u32 budget, const u32 *grown, u32 *slot_of, u32 blocks,
+                                               u32 *block_of, u32 *order, u32 *filled, u32 slots, u32 *slots_out, uint4 *fills, u32 *fill_counts, u32 *uses) {
+    extern __shared__ u64 keys[];
+    u32 padded = BY_USE ? 1u << (32 - __clz(slots - 1 | 1)) : 0;
+    u32 *before = (u32 *)(keys + padded), *victims = before + slots, *wanted = victims + slots;
+    u8 *held = (u8 *)(wanted + 2 * (budget + 1));
+    __shared__ u32 warp_misses[WARPS], warp_counts[WARPS], wanted_count;
+    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
+    u32 stream = blockIdx.x, id = ids[stream], n = selected_count[stream], newly = grown ? grown[stream] : NONE;
+    selected += (u64)stream * k;
+    slots_out += (u64)stream * k;
+    order += (u64)id * slots;
+    uses += (u64)id * slots;
+    Buffer b = {slot_of + (u64)id * blocks, block_of + (u64)id * slots, fills + (u64)stream * (k + budget + 1)};
+
+    for (u32 i = threadIdx.x; i < (slots + 3) / 4; i += THREADS) ((u32 *)held)[i] = 0;
+    for (u32 i = threadIdx.x; i < slots; i += THREADS) before[i] = order[i];
+    u32 was_filled = filled[id];
+    __syncthreads();
+    u32 my_misses = look_up(selected, n, b.slot_of, slots_out, held);
+    if (lane == 0) warp_misses[warp] = my_misses;
+    __syncthreads();
+
+    u32 misses, miss = warp_prefix(warp_misses, misses);
+    u32 used = min(misses, slots - was_filled), need = misses - used;
+    // Stale slots from the least recent, and with BY_USE from the least used.
+    u32 run = run_length(slots), start = warp * run, stale = 0, all_stale;
+    for (u32 i = start + lane; i < start + run; i += 32)
+        stale += __popc(__ballot_sync(FULL, i < slots && before[i] < was_filled && !held[before[i]]));
+    if (lane == 0) warp_counts[warp] = stale;
+    __syncthreads();
+    stale = warp_prefix(warp_counts, all_stale);
+    for (u32 i = start + lane; i < start + run; i += 32) {
+        u32 slot = i < slots ? before[i] : NONE;
+        bool is_stale = slot < was_filled && !held[slot];
+        u32 mask = __ballot_sync(FULL, is_stale), place = stale + lanes_below(mask);
+        if (is_stale && BY_USE) keys[place] = (u64)uses[slot] << 32 | i;
+        if (is_stale && !BY_USE) victims[place] = slot;
+        stale += __popc(mask);
+    }
+    __syncthreads();
+    if (BY_USE && (need > 0 || budget > 0 || newly != NONE)) {
+        sort_keys(keys, all_stale, padded);
+        for (u32 i = threadIdx.x; i < all_stale; i += THREADS) victims[i] = before[(u32)keys[i]];
+        __syncthreads();
+    }
+
+    u32 ranks = run_length(n);
+    for (u32 base = warp * ranks; base < (warp + 1) * ranks; base += 32) {
+        u32 rank = base + lane, slot = rank < n ? slots_out[rank] : 0;
+        bool missed = rank < n && slot == NONE;
+        u32 mask = __ballot_sync(FULL, missed), at = miss + lanes_below(mask);
+        if (missed) {
+            slot = at < used ? was_filled + at : victims[at - used];
+            fill_slot(b, at, selected[rank], slot, at >= used, 0);
+            slots_out[rank] = slot;
+            held[slot] = 1;
+        }
+        if (BY_USE && rank < n) uses[slot] = missed ? 1 : uses[slot] == NONE ? NONE : uses[slot] + 1;
+        miss += __popc(mask);
+    }
+    __syncthreads();
+
+    u32 now_filled = was_filled + used, inserted = 0;
+    u32 *counts = fill_counts + stream * 4;
+    if (budget > 0 || newly != NONE) {
+        if (warp == 0) {
+            u32 found = budget ? candidates(near + (u64)stream * near_stride, near_count[stream], budget, b.slot_of, wanted) : 0;
+            if (lane == 0) wanted_count = found;
+        }
+        __syncthreads();
+        u32 found = wanted_count, room = slots - now_filled + all_stale - need;
+        u32 prefetched = min(found, room), grows = newly != NONE && room > prefetched;
+        inserted = prefetched + grows;
+        u32 free_used = min(inserted, slots - now_filled), *taken = wanted + budget + 1;
+        for (u32 i = threadIdx.x; i < inserted; i += THREADS) {
+            u32 slot = i < free_used ? now_filled + i : victims[need + i - free_used];
+            bool is_growth = i == prefetched;
+            fill_slot(b, misses + i, is_growth ? newly : wanted[i], slot, i >= free_used, is_growth ? 2 : 0);
+            held[slot] = 1;
+            taken[i] = slot;
+            if (BY_USE) uses[slot] = 1;
+        }
+        now_filled += free_used;
+        if (threadIdx.x == 0) counts[1] = prefetched, counts[2] = grows, counts[3] = found - prefetched;
+        __syncthreads();
+        for (u32 i = threadIdx.x; i < inserted; i += THREADS) order[slots - inserted + i] = taken[i];
+    } else if (threadIdx.x < 3) {
+        counts[1 + threadIdx.x] = 0;
+    }
+    // What this step did not touch closes up; the selection follows, best rank last.
+    u32 rest = 0, all_rest;
+    for (u32 i = start + lane; i < start + run; i += 32) rest += __popc(__ballot_sync(FULL, i < slots && !held[before[i]]));
+    if (lane == 0) warp_misses[warp] = rest;
+    __syncthreads();
+    rest = warp_prefix(warp_misses, all_rest);
+    for (u32 i = start + lane; i < start + run; i += 32) {
+        bool stays = i < slots && !held[before[i]];
+        u32 mask = __ballot_sync(FULL, stays);
+        if (stays) order[rest + lanes_below(mask)] = before[i];
+        rest += __popc(mask);
+    }
+    for (u32 rank = threadIdx.x; rank < n; rank += THREADS) order[slots - inserted - 1 - rank] = slots_out[rank];
+    if (threadIdx.x == 0) counts[0] = misses, filled[id] = now_filled;
+}
+
+#define LOOK_UP_RANKED(NAME, BY_USE)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS) NAME(                                                        \
+        const u32 *ids, const u32 *selected, const u32 *selected_count, u32 k, const u32 *near, const u32 *near_count, \
+        u32 near_stride, u32 budget, const u32 *grown, u32 *slot_of, u32 blocks, u32 *block_of, u32 *order,            \
+        u32 *filled, u32 slots, u32 *slots_out, uint4 *fills, u32 *fill_counts, u32 *uses) {                           \
+        look_up_ranked<BY_USE>(ids, selected, selected_count, k, near, near_count, near_stride, budget, grown,         \
+                               slot_of, blocks, block_of, order, filled, slots, slots_out, fills, fill_counts, uses);  \
+    }
+
+LOOK_UP_RANKED(lookup_lru, false)
+LOOK_UP_RANKED(lookup_lfu, true)
+
 // Empties the buffers of `ids`, then puts blocks `first .. first + count` into slots 0, 1, .. as at a request's start.
 extern "C" __global__ void __launch_bounds__(THREADS)
 open_streams(const u32 *ids, const u32 *first, const u32 *count, u32 *slot_of, u32 blocks, u32 *block_of, u32 *order,
-             u32 *filled, u32 slots) {
+             u32 *filled, u32 slots, u32 *uses) {
     u32 id = ids[blockIdx.x], from = first[blockIdx.x], n = count[blockIdx.x];
     slot_of += (u64)id * blocks;
     block_of += (u64)id * slots;
@@ -212,6 +350,7 @@ open_streams(const u32 *ids, const u32 *first, const u32 *count, u32 *slot_of, u
     for (u32 i = threadIdx.x; i < slots; i += THREADS) {
         block_of[i] = i < n ? from + i : NONE;
         order[i] = n + i < slots ? n + i : n + i - slots;
+        uses[(u64)id * slots + i] = 1;
     }
     if (threadIdx.x == 0) filled[id] = n;
 }

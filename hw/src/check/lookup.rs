@@ -2,7 +2,7 @@
 
 use super::Bench;
 use crate::HwError;
-use crate::ops::lookup::Lookup;
+use crate::ops::lookup::{Lookup, Policy};
 use crate::parity::{self, Scenario};
 use rand::RngExt;
 
@@ -27,9 +27,11 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
             steps: 120,
             seed: bench.rng.random(),
         };
-        let agreement = parity::run(&bench.device, &lookup, "lru-step", &scenario)?;
-        let wrong = agreement.mismatches.max(u64::from(!agreement.holds()));
-        bench.note(format!("lru-step, {}", scenario.name), wrong as f64, 0.0);
+        for policy in Policy::ALL {
+            let agreement = parity::run(&bench.device, &lookup, policy, &scenario)?;
+            let wrong = agreement.mismatches.max(u64::from(!agreement.holds()));
+            bench.note(format!("{}, {}", policy.name(), scenario.name), wrong as f64, 0.0);
+        }
     }
     Ok(())
 }

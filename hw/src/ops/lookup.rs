@@ -4,6 +4,31 @@ use super::count32;
 use crate::compile::{LOOKUP, Module};
 use crate::{Device, DeviceBuffer, HwError, Kernel, Shape, Stream};
 
+/// An eviction policy that the device decides by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Stale, just loaded, hits.
+    LruStep,
+    /// Least recently selected, ranks within a step included.
+    Lru,
+    /// Least often selected since its load.
+    Lfu,
+}
+
+impl Policy {
+    /// Every such policy.
+    pub const ALL: [Policy; 3] = [Policy::LruStep, Policy::Lru, Policy::Lfu];
+
+    /// Its name in configurations and in the decision plane.
+    pub fn name(self) -> &'static str {
+        match self {
+            Policy::LruStep => "lru-step",
+            Policy::Lru => "lru",
+            Policy::Lfu => "lfu",
+        }
+    }
+}
+
 /// Geometry of a set of hot buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {
@@ -27,18 +52,26 @@ impl Buffers {
         self.k + self.budget + 1
     }
 
-    fn shared_bytes(&self) -> u32 {
-        (2 * self.slots + self.k + self.budget + 1) * 4 + self.slots.next_multiple_of(4)
+    /// The larger of what the kernels keep of one stream.
+    fn shared_bytes(&self, policy: Policy) -> u32 {
+        let flags = self.slots.next_multiple_of(4);
+        match policy {
+            Policy::LruStep => (2 * self.slots + self.k + self.budget + 1) * 4 + flags,
+            Policy::Lru => (2 * self.slots + 2 * (self.budget + 1)) * 4 + flags,
+            Policy::Lfu => (2 * self.slots + 2 * (self.budget + 1)) * 4 + flags + 8 * self.slots.next_power_of_two().max(2),
+        }
     }
 }
 
-/// The state of a set of hot buffers under `lru-step`.
+/// The state of a set of hot buffers.
 pub struct Residencies {
     shape: Buffers,
+    policy: Policy,
     slot_of: DeviceBuffer<u32>,
     block_of: DeviceBuffer<u32>,
     order: DeviceBuffer<u32>,
     filled: DeviceBuffer<u32>,
+    uses: DeviceBuffer<u32>,
 }
 
 impl Residencies {
@@ -46,14 +79,16 @@ impl Residencies {
     ///
     /// # Errors
     /// If the device has too little memory.
-    pub fn new(device: &Device, shape: Buffers) -> Result<Residencies, HwError> {
+    pub fn new(device: &Device, policy: Policy, shape: Buffers) -> Result<Residencies, HwError> {
         let (streams, slots) = (shape.streams as usize, shape.slots as usize);
         Ok(Residencies {
             shape,
+            policy,
             slot_of: DeviceBuffer::filled(device, streams * shape.blocks as usize, 0xff)?,
             block_of: DeviceBuffer::filled(device, streams * slots, 0xff)?,
             order: DeviceBuffer::filled(device, streams * slots, 0xff)?,
             filled: DeviceBuffer::filled(device, streams, 0)?,
+            uses: DeviceBuffer::filled(device, streams * slots, 0)?,
         })
     }
 
@@ -124,7 +159,7 @@ impl Decided {
 /// The residency kernels.
 pub struct Lookup {
     device: Device,
-    lru_step: Kernel,
+    kernels: [(Policy, Kernel); 3],
     open: Kernel,
     _module: Module,
 }
@@ -136,9 +171,14 @@ impl Lookup {
     /// If they cannot be compiled or loaded.
     pub fn load(device: &Device) -> Result<Lookup, HwError> {
         let module = Module::load(device, LOOKUP)?;
+        let kernel = |name| module.kernel(name, device.info().shared_per_block - 4096);
         Ok(Lookup {
             device: device.clone(),
-            lru_step: module.kernel("lookup_lru_step", device.info().shared_per_block - 4096)?,
+            kernels: [
+                (Policy::LruStep, kernel("lookup_lru_step")?),
+                (Policy::Lru, kernel("lookup_lru")?),
+                (Policy::Lfu, kernel("lookup_lfu")?),
+            ],
             open: module.kernel("open_streams", 0)?,
             _module: module,
         })
@@ -171,6 +211,7 @@ impl Lookup {
             state.order.address(),
             state.filled.address(),
             u64::from(state.shape.slots),
+            state.uses.address(),
         ];
         // SAFETY: as declared in lookup.cu; the columns live until the stream has been awaited.
         unsafe { stream.launch(self.open, Shape::flat(count32(starts.len()), 1024), &arguments) }?;
@@ -208,9 +249,13 @@ impl Lookup {
             decided.slots.address(),
             decided.fills.address(),
             decided.counts.address(),
+            state.uses.address(),
         ];
-        let launch = Shape { shared: shape.shared_bytes(), ..Shape::flat(count32(selected.ids.len()), 1024) };
+        let found = self.kernels.iter().find(|(policy, _)| *policy == state.policy);
+        let &(_, kernel) = found.expect("every policy has a kernel");
+        // lru-step declares one argument less, which the driver then does not read.
+        let launch = Shape { shared: shape.shared_bytes(state.policy), ..Shape::flat(count32(selected.ids.len()), 1024) };
         // SAFETY: as declared in lookup.cu; streams are distinct and ids within the state.
-        unsafe { stream.launch(self.lru_step, launch, &arguments) }
+        unsafe { stream.launch(kernel, launch, &arguments) }
     }
 }

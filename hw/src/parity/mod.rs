@@ -3,7 +3,7 @@
 mod accesses;
 mod log;
 
-use crate::ops::lookup::{Buffers, Decided, Lookup, Residencies, Selected};
+use crate::ops::lookup::{Buffers, Decided, Lookup, Policy, Residencies, Selected};
 use crate::{Device, HwError, Stream};
 use accesses::{Accesses, StepAccesses};
 use kvtier_policies::{Admission, DecisionPlane, PlaneConfig, Start, StreamPlan, eviction, prefetch};
@@ -132,20 +132,20 @@ impl Scenario {
 ///
 /// # Errors
 /// If the device fails. Differences are counted.
-pub fn run(device: &Device, lookup: &Lookup, policy: &str, scenario: &Scenario) -> Result<Agreement, HwError> {
+pub fn run(device: &Device, lookup: &Lookup, policy: Policy, scenario: &Scenario) -> Result<Agreement, HwError> {
     let stream = Stream::new(device)?;
     let shape = scenario.buffers();
     let n = shape.streams as usize;
-    let mut state = Residencies::new(device, shape)?;
+    let mut state = Residencies::new(device, policy, shape)?;
     let mut selected = Selected::new(device, shape, n)?;
     let decided = Decided::new(device, shape, n)?;
-    let mut plane = scenario.plane(policy);
+    let mut plane = scenario.plane(policy.name());
     let mut accesses = Accesses::new(scenario);
     let mut log = Log::new(scenario.streams() as usize);
     let seats: Vec<u32> = (0..scenario.seats).collect();
     let mut result = Agreement {
         scenario: scenario.clone(),
-        policy: policy.to_owned(),
+        policy: policy.name().to_owned(),
         accesses: 0,
         misses: 0,
         evictions: 0,

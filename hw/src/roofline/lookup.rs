@@ -1,7 +1,7 @@
 //! Residency look-up: 64 streams of 2048-entry selections, from no miss to many.
 
 use super::Bench;
-use crate::ops::lookup::{Buffers, Decided, Lookup, Residencies, Selected};
+use crate::ops::lookup::{Buffers, Decided, Lookup, Policy, Residencies, Selected};
 use crate::HwError;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -9,13 +9,12 @@ use rand_pcg::Pcg64Mcg;
 
 pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
     let lookup = Lookup::load(&bench.device)?;
-    for (streams, slots, k, misses) in
-        [(64u32, 4096u32, 2048u32, 0u32), (64, 4096, 2048, 64), (64, 4096, 2048, 512), (1, 4096, 2048, 0), (512, 128, 64, 0), (512, 128, 64, 8)]
-    {
+    let shapes = [(64u32, 4096u32, 2048u32, 0u32), (64, 4096, 2048, 64), (64, 4096, 2048, 512), (1, 4096, 2048, 0), (512, 128, 64, 0), (512, 128, 64, 8)];
+    for (policy, (streams, slots, k, misses)) in Policy::ALL.iter().flat_map(|&policy| shapes.map(|shape| (policy, shape))) {
         let blocks = 32 * k * 2;
         let shape = Buffers { streams, slots, blocks, k, near: 1, budget: 0 };
         let device = &bench.device;
-        let mut state = Residencies::new(device, shape)?;
+        let mut state = Residencies::new(device, policy, shape)?;
         let starts: Vec<(u32, u32, u32)> = (0..streams).map(|s| (s, 0, slots)).collect();
         lookup.open(&bench.stream, &mut state, &starts)?;
         // Each of several steps replaces `misses` blocks of a random selection by blocks never seen before.
@@ -41,7 +40,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
         })?;
         let name = format!("{streams} streams, {k} of {slots} slots, {misses} or more misses");
         let goal = (streams == 64 && misses == 0).then_some(1.0);
-        bench.duration("lookup lru-step", name, time, ("12 us", 12.0), goal);
+        bench.duration(&format!("lookup {}", policy.name()), name, time, ("12 us", 12.0), goal);
     }
     Ok(())
 }
