@@ -48,9 +48,8 @@ pub struct StreamPlan {
 }
 
 impl StreamPlan {
-    /// Empties the plan for the next step, keeping its memory.
+    /// Empties the plan for the next step, keeping its memory. The slots stay: the look-up writes all of them.
     pub(crate) fn clear(&mut self) {
-        self.slots.clear();
         self.loads.clear();
         self.prefetches.clear();
         self.growth = None;

@@ -1,11 +1,14 @@
 //! One stream's hot buffer: what is resident, and the exact order of one step. Generic over the policy, so that
 //! the loop over a selection is monomorphic and only whole selections are dispatched.
 
-use crate::eviction::{BufferShape, EvictionPolicy, Insertion, Pins, StepView};
+use crate::eviction::{BufferShape, EvictionPolicy, Insertion, StepView};
 use crate::prefetch::Prefetcher;
 use crate::warm::WarmLookup;
-use crate::{Fill, Selection, Source, StreamPlan};
+use crate::{Counts, Fill, Foresight, Selection, Source, StreamPlan};
 use kvtier_units::{BlockId, Slot};
+use tables::Tables;
+
+mod tables;
 
 /// Bytes of one page-table entry or slot tag.
 const TAG_BYTES: u64 = 4;
@@ -34,6 +37,11 @@ pub trait HotBuffer: Send {
         plan: &mut StreamPlan,
     );
 
+    /// Replays steps that select one block each, without plans, prefetch or warm pages: what a plain cache simulator
+    /// does, decided exactly as `step` decides. `next_use` is parallel to `blocks` for policies that need the future,
+    /// and empty otherwise. Returns the misses.
+    fn access(&mut self, blocks: &[BlockId], next_use: &[u32]) -> u64;
+
     /// Prefetched blocks that stand in the buffer without ever having been demanded.
     fn unused_prefetches(&self) -> u64;
 
@@ -47,36 +55,6 @@ pub struct Prefetch<'a> {
     pub prefetcher: &'a mut dyn Prefetcher,
     /// Blocks per step, at most.
     pub budget: u32,
-}
-
-/// What policies may see of a buffer.
-struct Tables {
-    /// Page table: block to slot.
-    slot_of: Vec<Slot>,
-    /// Slot tags: slot to block.
-    block_of: Vec<BlockId>,
-    /// The step in which each slot was last pinned; free slots are always pinned. The last element stands for the
-    /// missing blocks, so that a look-up writes without asking.
-    pinned_in: Vec<u32>,
-    epoch: u32,
-    /// Ranks of this step's misses, the first `missed` of them.
-    ranks: Vec<u32>,
-    missed: usize,
-}
-
-impl Tables {
-    #[inline(always)]
-    fn view<'a>(&'a self, selection: &'a Selection<'a>, slots: &'a [Slot]) -> StepView<'a> {
-        StepView {
-            selection,
-            slots,
-            misses: &self.ranks[..self.missed],
-            entering: None,
-            pins: Pins { stamps: &self.pinned_in[..self.block_of.len()], epoch: self.epoch },
-            slot_of: &self.slot_of,
-            block_of: &self.block_of,
-        }
-    }
 }
 
 /// A hot buffer run by policy `E`.
@@ -101,21 +79,14 @@ impl<E: EvictionPolicy> Residency<E> {
     /// If the buffer cannot hold one selection.
     pub fn new(policy: E, shape: BufferShape) -> Residency<E> {
         assert!(shape.slots >= shape.k, "a buffer holds at least one selection");
-        let (slots, blocks) = (shape.slots as usize, shape.blocks as usize);
+        let slots = shape.slots as usize;
         Residency {
             policy,
-            tables: Tables {
-                slot_of: vec![Slot::NONE; blocks],
-                block_of: vec![BlockId::NONE; slots],
-                pinned_in: vec![u32::MAX; slots + 1],
-                epoch: 0,
-                ranks: vec![0; shape.k as usize],
-                missed: 0,
-            },
+            tables: Tables::new(shape),
             filled: 0,
             prefetched_in: vec![0; slots],
             unused_prefetches: 0,
-            history: vec![0; blocks],
+            history: vec![0; shape.blocks as usize],
             victims: Vec::with_capacity(slots),
             candidates: Vec::new(),
         }
@@ -123,24 +94,6 @@ impl<E: EvictionPolicy> Residency<E> {
 
     fn free_slots(&self) -> usize {
         self.tables.block_of.len() - self.filled
-    }
-
-    /// Looks up the selection: hits are pinned, misses noted by rank. No branch depends on what is resident.
-    #[inline(always)]
-    fn look_up(&mut self, selection: &Selection<'_>, plan: &mut StreamPlan) {
-        let Tables { slot_of, block_of, pinned_in, epoch, ranks, missed } = &mut self.tables;
-        *epoch += 1;
-        let (blocks, spare) = (selection.blocks, block_of.len());
-        assert!(blocks.len() <= ranks.len(), "a selection has at most k blocks");
-        let mut misses = 0;
-        plan.slots.extend((0u32..).zip(blocks).map(|(rank, block)| {
-            let slot = slot_of[block.index()];
-            ranks[misses] = rank;
-            misses += usize::from(slot == Slot::NONE);
-            pinned_in[slot.index().min(spare)] = *epoch;
-            slot
-        }));
-        *missed = misses;
     }
 
     /// Asks the policy for victims among the evictable slots.
@@ -171,18 +124,18 @@ impl<E: EvictionPolicy> Residency<E> {
 
     /// Puts `block` into `slot`, pins it, and books the victim.
     #[inline(always)]
-    fn fill(&mut self, block: BlockId, slot: Slot, warm: bool, plan: &mut StreamPlan) -> Fill {
+    fn fill(&mut self, block: BlockId, slot: Slot, warm: bool, counts: &mut Counts) -> Fill {
         assert!(self.tables.pinned_in[slot.index()] != self.tables.epoch, "a pinned block is never evicted");
         let victim = std::mem::replace(&mut self.tables.block_of[slot.index()], block);
         if victim != BlockId::NONE {
             self.tables.slot_of[victim.index()] = Slot::NONE;
-            plan.counts.evictions += 1;
+            counts.evictions += 1;
             if std::mem::take(&mut self.prefetched_in[slot.index()]) != 0 {
-                plan.counts.wasted += 1;
+                counts.wasted += 1;
                 self.unused_prefetches -= 1;
             }
         }
-        plan.counts.metadata_bytes += TAG_BYTES * if victim == BlockId::NONE { 2 } else { 3 };
+        counts.metadata_bytes += TAG_BYTES * if victim == BlockId::NONE { 2 } else { 3 };
         self.tables.slot_of[block.index()] = slot;
         self.tables.pinned_in[slot.index()] = self.tables.epoch;
         Fill { block, slot, victim, source: if warm { Source::Warm } else { Source::Home } }
@@ -200,7 +153,7 @@ impl<E: EvictionPolicy> Residency<E> {
             let from_victims = self.free_slots() == 0;
             let slot = self.take_slot(victim);
             victim += usize::from(from_victims);
-            let fill = self.fill(block, slot, is_warm, plan);
+            let fill = self.fill(block, slot, is_warm, &mut plan.counts);
             plan.slots[rank] = slot;
             plan.loads.push(fill);
             let history = std::mem::replace(&mut self.history[block.index()], BEEN);
@@ -212,6 +165,20 @@ impl<E: EvictionPolicy> Residency<E> {
                 plan.counts.pollution += u64::from(history & PREFETCH_EVICTED != 0);
             }
         }
+    }
+
+    /// The miss of a selection of one block.
+    #[inline(always)]
+    fn access_miss(&mut self, selection: &Selection<'_>, counts: &mut Counts) -> Slot {
+        self.tables.ranks[0] = 0;
+        self.tables.missed = 1;
+        self.choose_victims(selection, &[Slot::NONE], None, usize::from(self.free_slots() == 0));
+        let slot = self.take_slot(0);
+        let block = selection.blocks[0];
+        self.fill(block, slot, false, counts);
+        self.history[block.index()] = BEEN;
+        counts.misses += 1;
+        slot
     }
 
     /// Counts first demands of prefetched blocks among the hits.
@@ -244,7 +211,7 @@ impl<E: EvictionPolicy> Residency<E> {
             self.choose_victims(selection, &plan.slots, Some(block), 1);
         }
         let slot = self.take_slot(0);
-        let fill = self.fill(block, slot, warm, plan);
+        let fill = self.fill(block, slot, warm, &mut plan.counts);
         let view = StepView { entering: Some(block), ..self.tables.view(selection, &plan.slots) };
         self.policy.insert(&view, slot, why, next_use);
         self.history[block.index()] = BEEN;
@@ -325,7 +292,7 @@ impl<E: EvictionPolicy> HotBuffer for Residency<E> {
         plan: &mut StreamPlan,
     ) {
         plan.clear();
-        self.look_up(selection, plan);
+        self.tables.look_up(selection, &mut plan.slots);
         plan.newest = selection.newest;
         plan.counts.newest = u64::from(selection.newest);
         plan.counts.accesses = selection.blocks.len() as u64 + plan.counts.newest;
@@ -342,6 +309,27 @@ impl<E: EvictionPolicy> HotBuffer for Residency<E> {
         if let Some(block) = selection.grown {
             self.grow(selection, block, plan);
         }
+    }
+
+    fn access(&mut self, blocks: &[BlockId], next_use: &[u32]) -> u64 {
+        assert_eq!(self.unused_prefetches, 0, "nothing is prefetched in a plain replay");
+        let mut counts = Counts::default();
+        for (at, block) in blocks.chunks_exact(1).enumerate() {
+            let foresight =
+                next_use.get(at..=at).map(|next_use| Foresight { next_use, grown_next_use: u32::MAX });
+            let selection =
+                Selection { blocks: block, scores: &[], near: &[], newest: false, grown: None, foresight };
+            self.tables.epoch += 1;
+            self.tables.missed = 0;
+            let mut slot = self.tables.slot_of[block[0].index()];
+            if slot == Slot::NONE {
+                slot = self.access_miss(&selection, &mut counts);
+            } else {
+                self.tables.pinned_in[slot.index()] = self.tables.epoch;
+            }
+            self.policy.touch(&self.tables.view(&selection, &[slot]));
+        }
+        counts.misses
     }
 
     fn unused_prefetches(&self) -> u64 {

@@ -7,7 +7,7 @@ mod model;
 use kvtier_policies::StreamPlan;
 use kvtier_policies::eviction::{EVICTION, Entry, find};
 use kvtier_units::BlockId;
-use model::{Features, NaiveBuffer, Outcome, Script, policies, replay, scripts};
+use model::{Ask, Features, NaiveBuffer, Outcome, Script, policies, replay, scripts};
 use proptest::prelude::*;
 
 const EVERYTHING: Features = Features { growth: true, prefetch: true, start: true };
@@ -157,6 +157,24 @@ proptest! {
                 replay(entry, &toml::Table::new(), &script).iter().map(|(plan, _)| plan.into()).collect()
             };
             prop_assert_eq!(run(), run(), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn plain_replay_decides_as_steps_do(slots in 1u32..9, blocks in prop::collection::vec(0u32..14, 0..120)) {
+        for entry in EVICTION {
+            let asks = blocks.iter().map(|&block| Ask { blocks: vec![block], ..Ask::default() }).collect();
+            let script =
+                Script { slots, blocks: 14, k: 1, start: Vec::new(), prefilled: 0, budget: 0, asks };
+            let mut buffer = entry.build(&toml::Table::new(), script.shape()).unwrap();
+            let steps = replay(entry, &toml::Table::new(), &script);
+            let next: Vec<u32> =
+                (0i64..).zip(&blocks).map(|(now, &block)| script.next_use(now, block)).collect();
+            let found = buffer.access(&model::ids(&blocks), if entry.needs_future { &next } else { &[] });
+            prop_assert_eq!(found, steps.iter().map(|(plan, _)| plan.counts.misses).sum::<u64>(), "{}", entry.name);
+            if let Some((_, last)) = steps.last() {
+                prop_assert_eq!(buffer.blocks(), &last[..], "{}", entry.name);
+            }
         }
     }
 

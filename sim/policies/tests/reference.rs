@@ -6,7 +6,6 @@
 mod trace;
 
 use kvtier_policies::eviction::{BufferShape, EVICTION, find};
-use kvtier_policies::{Foresight, Selection, StreamPlan, WarmLookup};
 use kvtier_units::{BlockId, Seed};
 use std::collections::BTreeSet;
 use trace::Trace;
@@ -76,21 +75,8 @@ fn misses(trace: &Trace, next: &[u32], policy: &str, params: &str, slots: u32) -
     let entry = find(EVICTION, policy).unwrap();
     let shape = BufferShape { slots, blocks: trace.blocks, k: 1, seed: Seed(1) };
     let mut buffer = entry.build(&params.parse().unwrap(), shape).unwrap();
-    let mut plan = StreamPlan::default();
-    let mut misses = 0;
-    for (block, next_use) in trace.accesses.chunks_exact(1).zip(next.chunks_exact(1)) {
-        let selection = Selection {
-            blocks: &[BlockId(block[0])],
-            scores: &[],
-            near: &[],
-            newest: false,
-            grown: None,
-            foresight: Some(Foresight { next_use, grown_next_use: u32::MAX }),
-        };
-        buffer.step(0, &selection, None, WarmLookup::NONE, &mut plan);
-        misses += plan.counts.misses;
-    }
-    misses
+    let blocks: Vec<BlockId> = trace.accesses.iter().copied().map(BlockId).collect();
+    buffer.access(&blocks, next)
 }
 
 /// One line of the reference: (policy, parameters, cache objects, misses).

@@ -70,6 +70,7 @@ impl EvictionPolicy for Belady {
         self.furthest.extend(self.held.drain(..));
     }
 
+    #[inline(always)]
     fn touch(&mut self, view: &StepView<'_>) {
         let foresight = view.selection.foresight.expect("belady runs with foresight");
         for (&slot, &next) in view.slots.iter().zip(foresight.next_use) {

@@ -62,7 +62,7 @@ impl<P: ClassicPolicy> EvictionPolicy for Classic<P> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn touch(&mut self, view: &StepView<'_>) {
         let mut misses = view.misses.iter().rev().copied().peekable();
         for (rank, (&slot, &block)) in view.slots.iter().zip(view.selection.blocks).enumerate().rev() {

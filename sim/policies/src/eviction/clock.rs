@@ -68,7 +68,7 @@ impl EvictionPolicy for Clock {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn touch(&mut self, view: &StepView<'_>) {
         for &slot in view.slots {
             let references = &mut self.references[slot.index()];

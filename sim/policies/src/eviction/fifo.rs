@@ -26,6 +26,7 @@ impl EvictionPolicy for Fifo {
         self.order.victims(&view.pins, need, out);
     }
 
+    #[inline(always)]
     fn touch(&mut self, view: &StepView<'_>) {
         self.order.touch(view.loaded());
     }

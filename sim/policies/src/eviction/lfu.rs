@@ -1,50 +1,147 @@
 //! LFU: evicts the block selected least often since it was loaded; among equals the least recently selected.
+//! Constant time by a list of counts, each with its own list of slots: K. Shah, A. Mitra, D. Matani, "An O(1)
+//! algorithm for implementing the LFU cache eviction scheme", 2010, <https://arxiv.org/abs/2110.11602>.
 //!
 //! The count is one when a block is loaded and restarts with every load. A prefetched or newly filled block also
 //! starts at one. Total order: (count, recency), which is unique; within a step worse ranks are older.
 
 use super::classic::ClassicPolicy;
-use super::lazy_heap::{LazyHeap, priority};
 use super::{BufferShape, NoParams, StateClass, StepView};
 use crate::PolicyError;
 use kvtier_units::{BlockId, Slot};
 
+/// The end of a list of slots.
+const NIL: u32 = u32::MAX;
+/// The node before the smallest count and after the largest.
+const ENDS: u32 = 0;
+
+/// All slots of one count.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    count: u32,
+    newest: u32,
+    oldest: u32,
+    /// Nodes of the next smaller and the next larger count.
+    smaller: u32,
+    larger: u32,
+}
+
 /// Least frequently used.
 pub struct Lfu {
-    order: LazyHeap,
-    count: Vec<u32>,
-    /// Accesses so far.
-    now: u32,
+    /// `nodes[ENDS]` closes the ring; a node with no slot is free.
+    nodes: Vec<Node>,
+    free: Vec<u32>,
+    node_of: Vec<u32>,
+    /// `[newer, older]` within the slot's node.
+    links: Vec<[u32; 2]>,
+}
+
+impl Lfu {
+    #[inline(always)]
+    fn node(&mut self, at: u32) -> &mut Node {
+        &mut self.nodes[at as usize]
+    }
+
+    /// Takes the slot out of its node; a node that empties goes.
+    #[inline]
+    fn unlink(&mut self, slot: Slot) {
+        let at = self.node_of[slot.index()];
+        let [newer, older] = self.links[slot.index()];
+        match newer {
+            NIL => self.node(at).newest = older,
+            newer => self.links[newer as usize][1] = older,
+        }
+        match older {
+            NIL => self.node(at).oldest = newer,
+            older => self.links[older as usize][0] = newer,
+        }
+        if self.nodes[at as usize].newest == NIL {
+            let Node { smaller, larger, .. } = self.nodes[at as usize];
+            self.node(smaller).larger = larger;
+            self.node(larger).smaller = smaller;
+            self.free.push(at);
+        }
+    }
+
+    /// Puts the slot into the node of `count`, which stands after `smaller` or is made there.
+    #[inline]
+    fn link_newest(&mut self, slot: Slot, smaller: u32, count: u32) {
+        let mut at = self.nodes[smaller as usize].larger;
+        if at == ENDS || self.nodes[at as usize].count != count {
+            let larger = at;
+            at = self.free.pop().expect("there are as many nodes as slots, and one to spare");
+            *self.node(at) = Node { count, newest: NIL, oldest: NIL, smaller, larger };
+            self.node(smaller).larger = at;
+            self.node(larger).smaller = at;
+        }
+        let newest = std::mem::replace(&mut self.node(at).newest, slot.0);
+        self.links[slot.index()] = [NIL, newest];
+        match newest {
+            NIL => self.node(at).oldest = slot.0,
+            newest => self.links[newest as usize][0] = slot.0,
+        }
+        self.node_of[slot.index()] = at;
+    }
+
+    /// Slots from the least used to the most, older first within a count.
+    fn ascending(&self) -> impl Iterator<Item = Slot> + '_ {
+        let filled = |at: &u32| *at != ENDS;
+        let larger = |at: u32| self.nodes[at as usize].larger;
+        std::iter::successors(Some(larger(ENDS)).filter(filled), move |&at| Some(larger(at)).filter(filled))
+            .flat_map(move |at| {
+                let link = |at: u32| (at != NIL).then_some(Slot(at));
+                std::iter::successors(link(self.nodes[at as usize].oldest), move |slot| {
+                    link(self.links[slot.index()][0])
+                })
+            })
+    }
 }
 
 impl ClassicPolicy for Lfu {
     const NAME: &'static str = "lfu";
     const SUMMARY: &'static str =
         "evicts the least often selected since it was loaded, then the least recently";
-    /// The count and the time of the last access.
-    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0, per_stream: 0 };
+    /// Two links and the node; a node of five words.
+    const STATE: StateClass = StateClass { per_slot: 32, per_block: 0, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
-        Ok(Lfu { order: LazyHeap::new(shape.slots), count: vec![0; shape.slots as usize], now: 0 })
+        let slots = shape.slots as usize;
+        let ends = Node { count: 0, newest: NIL, oldest: NIL, smaller: ENDS, larger: ENDS };
+        Ok(Lfu {
+            nodes: vec![ends; slots + 2],
+            free: (1..=shape.slots + 1).rev().collect(),
+            node_of: vec![ENDS; slots],
+            links: vec![[NIL; 2]; slots],
+        })
     }
 
-    #[inline(always)]
+    #[inline]
     fn on_hit(&mut self, slot: Slot) {
-        self.now += 1;
-        self.count[slot.index()] += 1;
-        self.order.raise(slot, priority(self.count[slot.index()], self.now));
+        let at = self.node_of[slot.index()];
+        let Node { count, newest, oldest, larger, .. } = self.nodes[at as usize];
+        if newest == oldest && (larger == ENDS || self.nodes[larger as usize].count > count + 1) {
+            // Alone in its node, which may as well count one more.
+            self.node(at).count += 1;
+            return;
+        }
+        // A node that empties hands over to the one below it.
+        let alone = newest == oldest;
+        let smaller = if alone { self.nodes[at as usize].smaller } else { at };
+        self.unlink(slot);
+        self.link_newest(slot, smaller, count + 1);
     }
 
     fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
-        self.order.take_smallest(&view.pins).0
+        let victim = self.ascending().find(|&slot| !view.pins.holds(slot));
+        let victim = victim.expect("an evictable slot has a count");
+        self.unlink(victim);
+        victim
     }
 
     #[inline]
     fn on_insert(&mut self, slot: Slot, _: BlockId) {
-        self.now += 1;
-        self.count[slot.index()] = 1;
-        self.order.add(slot, priority(1, self.now));
+        self.link_newest(slot, ENDS, 1);
     }
 }
 

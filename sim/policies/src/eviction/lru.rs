@@ -26,7 +26,7 @@ impl EvictionPolicy for Lru {
         self.order.victims(&view.pins, need, out);
     }
 
-    #[inline]
+    #[inline(always)]
     fn touch(&mut self, view: &StepView<'_>) {
         self.order.touch(view.slots.iter().rev().copied());
     }

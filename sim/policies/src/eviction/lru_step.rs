@@ -29,7 +29,7 @@ impl EvictionPolicy for LruStep {
         self.order.victims(&view.pins, need, out);
     }
 
-    #[inline]
+    #[inline(always)]
     fn touch(&mut self, view: &StepView<'_>) {
         self.hits.clear();
         let mut misses = view.misses.iter().copied().peekable();
