@@ -11,7 +11,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [what, out, rest @ ..] = &arguments[..] else {
-        println!("usage: bench check|roofline|probe|parity OUT.json [pinned GiB [matrix TFLOP/s]]");
+        println!("usage: bench check|roofline|probe|parity OUT.json [pinned GiB [matrix TFLOP/s [group]]]");
         return ExitCode::from(2);
     };
     match run(what, out, rest) {
@@ -42,7 +42,7 @@ fn run(what: &str, out: &str, rest: &[String]) -> Result<bool, HwError> {
         "roofline" => {
             let gib = rest.first().and_then(|gib| gib.parse().ok()).unwrap_or(32usize);
             let matrix_rate = rest.get(1).and_then(|rate| rate.parse().ok()).unwrap_or(f64::NAN);
-            let table = roofline::run(&device, gib << 30, matrix_rate)?;
+            let table = roofline::run(&device, gib << 30, matrix_rate, rest.get(2).map(String::as_str))?;
             println!("{:?}", table.ceilings);
             for row in &table.rows {
                 let goal = row.goal.map_or(String::new(), |goal| format!("goal {goal:.2}"));
@@ -66,14 +66,21 @@ fn run(what: &str, out: &str, rest: &[String]) -> Result<bool, HwError> {
             let lookup = Lookup::load(&device)?;
             let mut all = Vec::new();
             let scenarios = parity::scenarios();
-            let runs = Policy::ALL.iter().flat_map(|&policy| scenarios.iter().map(move |scenario| (policy, scenario)));
+            let runs = Policy::ALL
+                .iter()
+                .flat_map(|&policy| scenarios.iter().map(move |scenario| (policy, scenario)));
             for (policy, scenario) in runs {
                 let agreement = parity::run(&device, &lookup, policy, scenario)?;
                 let verdict = if agreement.holds() { "ok   " } else { "WRONG" };
                 println!(
                     "{verdict} {:<9}{:<40} accesses {:>10} misses {:>9} mismatches {} {} {}",
-                    policy.name(), scenario.name, agreement.accesses, agreement.misses, agreement.mismatches,
-                    agreement.host_hash, agreement.device_hash
+                    policy.name(),
+                    scenario.name,
+                    agreement.accesses,
+                    agreement.misses,
+                    agreement.mismatches,
+                    agreement.host_hash,
+                    agreement.device_hash
                 );
                 all.push(agreement);
             }

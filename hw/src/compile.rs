@@ -22,7 +22,8 @@ pub(crate) const SWAP: Source = Source { name: "swap.cu", text: include_str!("..
 /// Residency.
 pub(crate) const LOOKUP: Source = Source { name: "lookup.cu", text: include_str!("../kernels/lookup.cu") };
 /// Attention with grouped queries.
-pub(crate) const ATTEND_GQA: Source = Source { name: "attend_gqa.cu", text: include_str!("../kernels/attend_gqa.cu") };
+pub(crate) const ATTEND_GQA: Source =
+    Source { name: "attend_gqa.cu", text: include_str!("../kernels/attend_gqa.cu") };
 /// Attention over latent rows.
 pub(crate) const ATTEND_MLA: Source =
     Source { name: "attend_mla.cu", text: include_str!("../kernels/attend_mla.cu") };
@@ -42,7 +43,8 @@ pub fn compile(source: Source, architecture: &str) -> Result<Vec<u8>, HwError> {
     library::load_compiler()?;
     let refused = |log: String| HwError::Compile { kernel: source.name, log };
     let failed = |error: nvrtc::result::NvrtcError| refused(format!("{error:?}"));
-    let text = CString::new(format!("{COMMON}#line 1\n{}", source.text)).expect("a source holds no zero byte");
+    let text =
+        CString::new(format!("{COMMON}#line 1\n{}", source.text)).expect("a source holds no zero byte");
     let name = CString::new(source.name).expect("a file name holds no zero byte");
     let program = nvrtc::result::create_program(&text, Some(&name)).map_err(failed)?;
     let options = [format!("--gpu-architecture={architecture}"), "--std=c++17".into(), "-lineinfo".into()];
@@ -53,7 +55,9 @@ pub fn compile(source: Source, architecture: &str) -> Result<Vec<u8>, HwError> {
             let log: Vec<u8> = log.into_iter().map(|c| c.to_ne_bytes()[0]).collect();
             nvrtc::result::destroy_program(program).ok();
             let log = String::from_utf8_lossy(&log).replace('\0', "");
-            return Err(refused(log.lines().filter(|line| line.contains("error")).collect::<Vec<_>>().join("; ")));
+            return Err(refused(
+                log.lines().filter(|line| line.contains("error")).collect::<Vec<_>>().join("; "),
+            ));
         }
         let mut size = 0;
         nvrtc::sys::nvrtcGetCUBINSize(program, &raw mut size).result().map_err(failed)?;
@@ -82,7 +86,8 @@ impl Module {
         let image = compile(source, &format!("sm_{major}{minor}{suffix}"))?;
         device.bind()?;
         // SAFETY: the image is a whole cubin and the driver copies it.
-        let module = unsafe { result::module::load_data(image.as_ptr().cast()) }.during("loading a kernel")?;
+        let module =
+            unsafe { result::module::load_data(image.as_ptr().cast()) }.during("loading a kernel")?;
         Ok(Module { device: device.clone(), module })
     }
 
@@ -94,7 +99,8 @@ impl Module {
         self.device.bind()?;
         let name = CString::new(name).expect("a kernel name holds no zero byte");
         // SAFETY: the module is loaded.
-        let function = unsafe { result::module::get_function(self.module, name) }.during("finding a kernel")?;
+        let function =
+            unsafe { result::module::get_function(self.module, name) }.during("finding a kernel")?;
         let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         let shared = i32::try_from(shared).expect("shared memory is far below 2 GiB");
         // SAFETY: the function was just found.

@@ -52,7 +52,8 @@ impl fmt::Display for DeviceInfo {
 pub fn info() -> Result<DeviceInfo, HwError> {
     let ordinal = first_device()?;
     // SAFETY: `ordinal` is a device of an initialised driver.
-    let attribute = |which| unsafe { result::device::get_attribute(ordinal, which) }.during("asking the device");
+    let attribute =
+        |which| unsafe { result::device::get_attribute(ordinal, which) }.during("asking the device");
     let unsigned = |which| attribute(which).map(|value| u32::try_from(value).unwrap_or(0));
     let mut cuda = 0;
     // SAFETY: the pointer is valid for the call.

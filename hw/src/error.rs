@@ -10,7 +10,9 @@ pub const OLDEST_DRIVER: i32 = 13_000;
 #[derive(Debug, Error)]
 pub enum HwError {
     /// There is no CUDA driver on this machine.
-    #[error("no CUDA driver: libcuda.so.1 was not found; install the NVIDIA driver or set KVTIER_LIBCUDA to its full path")]
+    #[error(
+        "no CUDA driver: libcuda.so.1 was not found; install the NVIDIA driver or set KVTIER_LIBCUDA to its full path"
+    )]
     NoDriver,
     /// The driver works and sees no device.
     #[error("no CUDA device: the driver is there and sees no GPU{}", .0.as_ref().map(|why| format!(" ({why})")).unwrap_or_default())]
@@ -35,7 +37,9 @@ pub enum HwError {
         minor: i32,
     },
     /// The run-time compiler is not on this machine.
-    #[error("no CUDA run-time compiler: libnvrtc.so.13 was not found; install CUDA 13 or `pip install nvidia-cuda-nvrtc`, or set KVTIER_LIBNVRTC to its full path")]
+    #[error(
+        "no CUDA run-time compiler: libnvrtc.so.13 was not found; install CUDA 13 or `pip install nvidia-cuda-nvrtc`, or set KVTIER_LIBNVRTC to its full path"
+    )]
     NoCompiler,
     /// A kernel did not compile.
     #[error("kernel {kernel} does not compile: {log}")]
@@ -46,7 +50,9 @@ pub enum HwError {
         log: String,
     },
     /// Device memory is exhausted.
-    #[error("out of device memory: {asked} B were asked for and {free} B of {total} B are free; use fewer requests or smaller buffers")]
+    #[error(
+        "out of device memory: {asked} B were asked for and {free} B of {total} B are free; use fewer requests or smaller buffers"
+    )]
     OutOfDeviceMemory {
         /// Bytes asked for.
         asked: usize,
@@ -56,7 +62,9 @@ pub enum HwError {
         total: usize,
     },
     /// The host cannot pin enough memory.
-    #[error("too little pinnable host memory: {asked} B were asked for and the driver refused ({why}); use a smaller home tier")]
+    #[error(
+        "too little pinnable host memory: {asked} B were asked for and the driver refused ({why}); use a smaller home tier"
+    )]
     TooLittlePinnable {
         /// Bytes asked for.
         asked: usize,

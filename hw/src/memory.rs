@@ -158,7 +158,9 @@ impl<T: Pod> PinnedBuffer<T> {
         let bytes = len * size_of::<T>();
         let refused = |error: cudarc::driver::DriverError| HwError::TooLittlePinnable {
             asked: bytes,
-            why: error.error_name().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned()),
+            why: error
+                .error_name()
+                .map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned()),
         };
         let flags = sys::CU_MEMHOSTALLOC_DEVICEMAP | sys::CU_MEMHOSTALLOC_PORTABLE;
         // SAFETY: freed by this buffer alone.
@@ -230,7 +232,12 @@ pub unsafe fn copy_async(stream: &Stream, to: u64, from: u64, bytes: usize) -> R
 ///
 /// # Errors
 /// If the driver has no batch copies, or fails.
-pub unsafe fn copy_batch_async(stream: &Stream, to: &[u64], from: &[u64], bytes: usize) -> Result<(), HwError> {
+pub unsafe fn copy_batch_async(
+    stream: &Stream,
+    to: &[u64],
+    from: &[u64],
+    bytes: usize,
+) -> Result<(), HwError> {
     assert_eq!(to.len(), from.len(), "every block has a source and a destination");
     if !crate::library::driver_has("cuMemcpyBatchAsync_v2") {
         return Err(HwError::MissingSymbol("cuMemcpyBatchAsync_v2"));

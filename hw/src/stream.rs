@@ -43,7 +43,8 @@ impl Stream {
     /// If the driver fails.
     pub fn new(device: &Device) -> Result<Stream, HwError> {
         device.bind()?;
-        let stream = result::stream::create(result::stream::StreamKind::NonBlocking).during("making a stream")?;
+        let stream =
+            result::stream::create(result::stream::StreamKind::NonBlocking).during("making a stream")?;
         Ok(Stream { device: device.clone(), stream })
     }
 
@@ -126,7 +127,11 @@ impl Stream {
     ///
     /// # Errors
     /// If the work fails.
-    pub fn time(&self, repeats: usize, mut submit: impl FnMut() -> Result<(), HwError>) -> Result<Spread, HwError> {
+    pub fn time(
+        &self,
+        repeats: usize,
+        mut submit: impl FnMut() -> Result<(), HwError>,
+    ) -> Result<Spread, HwError> {
         let (start, end) = (Event::new(&self.device)?, Event::new(&self.device)?);
         submit()?;
         self.synchronize()?;

@@ -43,7 +43,8 @@ fn draw(bench: &mut Bench, gqa: Gqa, tokens: &[u32]) -> Case {
     let needed: u32 = tokens.iter().map(|tokens| tokens.div_ceil(gqa.page)).sum();
     let total = needed + 5;
     let mut numbers = distinct(bench, total, needed as usize).into_iter();
-    let frames = tokens.iter().map(|t| numbers.by_ref().take(t.div_ceil(gqa.page) as usize).collect()).collect();
+    let frames =
+        tokens.iter().map(|t| numbers.by_ref().take(t.div_ceil(gqa.page) as usize).collect()).collect();
     Case {
         gqa,
         pool: noise(bench, total as usize * gqa.frame_bytes() / 2),
@@ -76,7 +77,8 @@ fn compare(case: &Case, out: &[u16], lse: &[f32]) -> f64 {
             } else {
                 (f64::from(lse[at]) - log).abs() / log.abs().max(1.0)
             };
-            worst = if error.is_nan() || log_error.is_nan() { f64::NAN } else { worst.max(error).max(log_error) };
+            worst =
+                if error.is_nan() || log_error.is_nan() { f64::NAN } else { worst.max(error).max(log_error) };
             if worst.is_nan() {
                 return worst;
             }
@@ -85,26 +87,44 @@ fn compare(case: &Case, out: &[u16], lse: &[f32]) -> f64 {
     worst
 }
 
-fn gqa_case(bench: &mut Bench, kernels: &AttendGqa, gqa: Gqa, tokens: &[u32], least: u32) -> Result<(), HwError> {
+fn gqa_case(
+    bench: &mut Bench,
+    kernels: &AttendGqa,
+    gqa: Gqa,
+    tokens: &[u32],
+    least: u32,
+) -> Result<(), HwError> {
     let case = draw(bench, gqa, tokens);
     let device = &bench.device;
     let pool = DeviceBuffer::from_host(device, &case.pool)?;
     let queries = DeviceBuffer::from_host(device, &case.queries)?;
-    let lists: Vec<(&[u32], u32)> = case.frames.iter().map(Vec::as_slice).zip(case.tokens.iter().copied()).collect();
+    let lists: Vec<(&[u32], u32)> =
+        case.frames.iter().map(Vec::as_slice).zip(case.tokens.iter().copied()).collect();
     let reading = Reading::from_host(device, gqa.page, &lists)?;
     let scratch = kernels.scratch(tokens.len())?;
     let mut worst = 0f64;
     // Twice: the second run finds the counters as the first one left them.
     for _ in 0..2 {
         let result = Attended::new(device, tokens.len(), gqa.group as usize, HEAD_DIM)?;
-        let call = Call { queries: &queries, pool: pool.address(), reading: &reading, scratch: &scratch, result: &result };
+        let call = Call {
+            queries: &queries,
+            pool: pool.address(),
+            reading: &reading,
+            scratch: &scratch,
+            result: &result,
+        };
         kernels.attend(&bench.stream, gqa, &call, Split { least, spare: 0 })?;
         bench.stream.synchronize()?;
         let error = compare(&case, &result.out.read()?, &result.lse.read()?);
         worst = if error.is_nan() { f64::NAN } else { worst.max(error) };
     }
     let streams = tokens.len();
-    let name = format!("attend gqa, page {}, group {}, {streams} streams, {} tokens", gqa.page, gqa.group, tokens.iter().sum::<u32>());
+    let name = format!(
+        "attend gqa, page {}, group {}, {streams} streams, {} tokens",
+        gqa.page,
+        gqa.group,
+        tokens.iter().sum::<u32>()
+    );
     bench.note(name, worst, ALLOWED);
     Ok(())
 }
@@ -131,7 +151,13 @@ fn parts(bench: &mut Bench, kernels: &AttendGqa) -> Result<(), HwError> {
             .collect();
         let reading = Reading::from_host(device, gqa.page, &lists)?;
         let result = Attended::new(device, cuts.len(), gqa.group as usize, HEAD_DIM)?;
-        let call = Call { queries: &queries, pool: pool.address(), reading: &reading, scratch: &scratch, result: &result };
+        let call = Call {
+            queries: &queries,
+            pool: pool.address(),
+            reading: &reading,
+            scratch: &scratch,
+            result: &result,
+        };
         kernels.attend(&bench.stream, gqa, &call, Split { least: 2, spare: 0 })?;
         bench.stream.synchronize()?;
         results.push(result);
@@ -151,13 +177,20 @@ fn corrupted(bench: &mut Bench, kernels: &AttendGqa) -> Result<(), HwError> {
     let pool = DeviceBuffer::from_host(device, &case.pool)?;
     let queries = DeviceBuffer::from_host(device, &case.queries)?;
     let scratch = kernels.scratch(8)?;
-    let lists: Vec<(&[u32], u32)> = case.frames.iter().map(Vec::as_slice).zip(case.tokens.iter().copied()).collect();
+    let lists: Vec<(&[u32], u32)> =
+        case.frames.iter().map(Vec::as_slice).zip(case.tokens.iter().copied()).collect();
     let mut reading = Reading::from_host(device, gqa.page, &lists)?;
     let mut entries = reading.entries_mut().read()?;
     entries.swap(5, 100);
     reading.entries_mut().write(&entries)?;
     let result = Attended::new(device, 8, gqa.group as usize, HEAD_DIM)?;
-    let call = Call { queries: &queries, pool: pool.address(), reading: &reading, scratch: &scratch, result: &result };
+    let call = Call {
+        queries: &queries,
+        pool: pool.address(),
+        reading: &reading,
+        scratch: &scratch,
+        result: &result,
+    };
     kernels.attend(&bench.stream, gqa, &call, Split::default())?;
     bench.stream.synchronize()?;
     let error = compare(&case, &result.out.read()?, &result.lse.read()?);

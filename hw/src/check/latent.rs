@@ -14,7 +14,11 @@ const SCALE: f32 = 0.072_168_784;
 /// Value of an e4m3 byte that is no NaN.
 fn widen_fp8(bits: u8) -> f64 {
     let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f64::from(bits & 7));
-    let size = if exponent == 0 { mantissa / 8.0 * 2f64.powi(-6) } else { (1.0 + mantissa / 8.0) * 2f64.powi(exponent - 7) };
+    let size = if exponent == 0 {
+        mantissa / 8.0 * 2f64.powi(-6)
+    } else {
+        (1.0 + mantissa / 8.0) * 2f64.powi(exponent - 7)
+    };
     if bits & 0x80 == 0 { size } else { -size }
 }
 
@@ -24,9 +28,13 @@ fn draw_rows(bench: &mut Bench, mla: Mla, n: usize) -> (Vec<u8>, Vec<Vec<f64>>) 
     for _ in 0..n {
         let mut row = Vec::new();
         if mla.fp8 {
-            let latent: Vec<u8> = (0..LATENT_DIM).map(|_| bench.rng.random_range(0..0x70u8) | bench.rng.random_range(0..2u8) << 7).collect();
+            let latent: Vec<u8> = (0..LATENT_DIM)
+                .map(|_| bench.rng.random_range(0..0x70u8) | bench.rng.random_range(0..2u8) << 7)
+                .collect();
             let scales: Vec<f32> = (0..4).map(|_| bench.rng.random_range(0.001f32..0.1)).collect();
-            row.extend(latent.iter().enumerate().map(|(at, &bits)| widen_fp8(bits) * f64::from(scales[at / 128])));
+            row.extend(
+                latent.iter().enumerate().map(|(at, &bits)| widen_fp8(bits) * f64::from(scales[at / 128])),
+            );
             bytes.extend_from_slice(&latent);
             scales.iter().for_each(|scale| bytes.extend(scale.to_le_bytes()));
         } else {
@@ -67,7 +75,13 @@ fn case(bench: &mut Bench, kernels: &AttendMla, mla: Mla, tokens: &[u32], least:
     let reading = Reading::from_host(device, 1, &borrowed)?;
     let scratch = kernels.scratch(mla, tokens.len())?;
     let result = Attended::new(device, tokens.len(), heads, LATENT_DIM)?;
-    let call = Call { queries: &device_queries, pool: pool.address(), reading: &reading, scratch: &scratch, result: &result };
+    let call = Call {
+        queries: &device_queries,
+        pool: pool.address(),
+        reading: &reading,
+        scratch: &scratch,
+        result: &result,
+    };
     for _ in 0..2 {
         kernels.attend(&bench.stream, mla, &call, SCALE, Split { least, spare: 0 })?;
     }
@@ -80,18 +94,24 @@ fn case(bench: &mut Bench, kernels: &AttendMla, mla: Mla, tokens: &[u32], least:
             let at = stream * heads + head;
             let query = widened(&queries[at * LATENT_QUERY_DIM..][..LATENT_QUERY_DIM]);
             let (expected, log) = attend(&query, &keys, &keys, LATENT_DIM, f64::from(SCALE));
-            let got: Vec<f64> = out[at * LATENT_DIM..][..LATENT_DIM].iter().map(|&bits| widen(bits)).collect();
+            let got: Vec<f64> =
+                out[at * LATENT_DIM..][..LATENT_DIM].iter().map(|&bits| widen(bits)).collect();
             let error = relative_error(&got, &expected);
             let log_error = match list.is_empty() {
                 true => f64::from(u8::from(lse[at] != f32::NEG_INFINITY)),
                 false => (f64::from(lse[at]) - log).abs() / log.abs().max(1.0),
             };
-            let both = if error.is_nan() || log_error.is_nan() { f64::INFINITY } else { error.max(log_error) };
+            let both =
+                if error.is_nan() || log_error.is_nan() { f64::INFINITY } else { error.max(log_error) };
             worst = worst.max(both);
         }
     }
     let format = if mla.fp8 { "fp8" } else { "bf16" };
-    bench.note(format!("attend mla, {heads} heads, {format}, {} streams, {needed} rows", tokens.len()), worst, ALLOWED);
+    bench.note(
+        format!("attend mla, {heads} heads, {format}, {} streams, {needed} rows", tokens.len()),
+        worst,
+        ALLOWED,
+    );
     Ok(())
 }
 

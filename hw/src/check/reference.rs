@@ -4,7 +4,13 @@ use crate::bf16::widen;
 
 /// Attention of one query over rows: values weighted by softmax of `scale * query . key`, and the logarithm of the
 /// sum of exponentials. Without rows: zeros and minus infinity.
-pub(super) fn attend(query: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], dim: usize, scale: f64) -> (Vec<f64>, f64) {
+pub(super) fn attend(
+    query: &[f64],
+    keys: &[Vec<f64>],
+    values: &[Vec<f64>],
+    dim: usize,
+    scale: f64,
+) -> (Vec<f64>, f64) {
     let scores: Vec<f64> = keys.iter().map(|key| scale * dot(query, key)).collect();
     let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mut out = vec![0.0; dim];

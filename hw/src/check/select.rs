@@ -13,7 +13,9 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
     for group in [4u32, 8] {
         bounds(bench, &kernels, group)?;
     }
-    for (stride, k) in [(37u32, 64u32), (512, 32), (8192, 256), (8192, 64), (131_072, 2048), (3000, 1), (5000, 2048)] {
+    for (stride, k) in
+        [(37u32, 64u32), (512, 32), (8192, 256), (8192, 64), (131_072, 2048), (3000, 1), (5000, 2048)]
+    {
         best(bench, &kernels, stride, k, false)?;
         best(bench, &kernels, stride, k, true)?;
     }
@@ -84,6 +86,10 @@ fn best(bench: &mut Bench, kernels: &Select, stride: u32, k: u32, ties: bool) ->
         wrong += usize::from(winners[stream * k as usize..][..n] != expected[..]);
     }
     let kind = if ties { "many ties" } else { "random" };
-    bench.note(format!("top {k} of {stride}, {kind}"), f64::from(u32::try_from(wrong).unwrap_or(u32::MAX)), 0.0);
+    bench.note(
+        format!("top {k} of {stride}, {kind}"),
+        f64::from(u32::try_from(wrong).unwrap_or(u32::MAX)),
+        0.0,
+    );
     Ok(())
 }

@@ -63,7 +63,8 @@ fn there_and_back(bench: &mut Bench, swap: &Swap, block_bytes: u32) -> Result<()
             let mut wrong = 0;
             for (block, chunk) in (0u32..).zip(home.as_slice().chunks_exact(words)) {
                 let moved = from.contains(&block);
-                let right = |(word, &value): (u32, &u32)| value == if moved { identity(block, word) } else { 0 };
+                let right =
+                    |(word, &value): (u32, &u32)| value == if moved { identity(block, word) } else { 0 };
                 wrong += (0u32..).zip(chunk).filter(|&pair| !right(pair)).count();
             }
             bench.note(format!("write-back, {block_bytes} B"), wrong as f64, 0.0);
@@ -96,7 +97,8 @@ fn ordered(bench: &mut Bench, swap: &Swap) -> Result<(), HwError> {
         expected.push(moves);
         counts.push(u32::try_from(n).expect("a small count"));
     }
-    let base = |per: u32| DeviceBuffer::from_host(&bench.device, &(0..streams).map(|s| s * per).collect::<Vec<_>>());
+    let base =
+        |per: u32| DeviceBuffer::from_host(&bench.device, &(0..streams).map(|s| s * per).collect::<Vec<_>>());
     let moves = Moves {
         list: DeviceBuffer::filled(&bench.device, (streams * 2048) as usize, 0xff)?,
         count: DeviceBuffer::filled(&bench.device, 1, 0)?,

@@ -136,7 +136,14 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn launch(&self, stream: &Stream, kernel: Kernel, scale: f32, split: Split, shape: Shape) -> Result<(), HwError> {
+    fn launch(
+        &self,
+        stream: &Stream,
+        kernel: Kernel,
+        scale: f32,
+        split: Split,
+        shape: Shape,
+    ) -> Result<(), HwError> {
         let arguments = [
             self.queries.address(),
             self.pool,
@@ -213,7 +220,13 @@ impl AttendGqa {
     ///
     /// # Errors
     /// If the launch is refused.
-    pub fn merge(&self, stream: &Stream, into: &Attended, other: &Attended, dim: usize) -> Result<(), HwError> {
+    pub fn merge(
+        &self,
+        stream: &Stream,
+        into: &Attended,
+        other: &Attended,
+        dim: usize,
+    ) -> Result<(), HwError> {
         let arguments = [
             into.out.address(),
             into.lse.address(),
@@ -278,7 +291,8 @@ impl AttendMla {
     /// # Errors
     /// If the device has too little memory.
     pub fn scratch(&self, mla: Mla, streams: usize) -> Result<Scratch, HwError> {
-        let (grid, groups) = (self.device.info().sms * LATENT_BLOCKS_PER_SM, (mla.heads / LATENT_HEADS) as usize);
+        let (grid, groups) =
+            (self.device.info().sms * LATENT_BLOCKS_PER_SM, (mla.heads / LATENT_HEADS) as usize);
         let piece = 16 * (LATENT_DIM + 2);
         Ok(Scratch {
             pieces: DeviceBuffer::filled(&self.device, grid as usize * 2 * groups * piece, 0xff)?,
@@ -291,7 +305,14 @@ impl AttendMla {
     ///
     /// # Errors
     /// If the launch is refused.
-    pub fn attend(&self, stream: &Stream, mla: Mla, call: &Call<'_>, scale: f32, split: Split) -> Result<(), HwError> {
+    pub fn attend(
+        &self,
+        stream: &Stream,
+        mla: Mla,
+        call: &Call<'_>,
+        scale: f32,
+        split: Split,
+    ) -> Result<(), HwError> {
         let kernel = if mla.fp8 { self.fp8 } else { self.bf16 };
         let groups = mla.heads / LATENT_HEADS;
         // All head groups together fill the device once.

@@ -37,7 +37,13 @@ impl Dense {
     ///
     /// # Errors
     /// If the launch is refused.
-    pub fn stream_weights(&self, stream: &Stream, weights: u64, bytes: u64, grid: u32) -> Result<(), HwError> {
+    pub fn stream_weights(
+        &self,
+        stream: &Stream,
+        weights: u64,
+        bytes: u64,
+        grid: u32,
+    ) -> Result<(), HwError> {
         let arguments = [weights, bytes / 16, self.checksum.address()];
         // SAFETY: as declared in dense.cu.
         unsafe { stream.launch(self.stream_weights, Shape::flat(grid, 512), &arguments) }
@@ -56,7 +62,14 @@ impl Dense {
     ///
     /// # Errors
     /// If the launch is refused.
-    pub fn fill_noise(&self, stream: &Stream, to: u64, bytes: u64, seed: u64, bits: (u64, u64)) -> Result<(), HwError> {
+    pub fn fill_noise(
+        &self,
+        stream: &Stream,
+        to: u64,
+        bytes: u64,
+        seed: u64,
+        bits: (u64, u64),
+    ) -> Result<(), HwError> {
         let arguments = [to, bytes / 8, seed, bits.0, bits.1];
         // SAFETY: as declared in dense.cu.
         unsafe { stream.launch(self.fill_noise, Shape::flat(self.device.info().sms * 8, 256), &arguments) }

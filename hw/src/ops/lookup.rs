@@ -58,7 +58,11 @@ impl Buffers {
         match policy {
             Policy::LruStep => (2 * self.slots + self.k + self.budget + 1) * 4 + flags,
             Policy::Lru => (2 * self.slots + 2 * (self.budget + 1)) * 4 + flags,
-            Policy::Lfu => (2 * self.slots + 2 * (self.budget + 1)) * 4 + flags + 8 * self.slots.next_power_of_two().max(2),
+            Policy::Lfu => {
+                (2 * self.slots + 2 * (self.budget + 1)) * 4
+                    + flags
+                    + 8 * self.slots.next_power_of_two().max(2)
+            }
         }
     }
 }
@@ -254,7 +258,10 @@ impl Lookup {
         let found = self.kernels.iter().find(|(policy, _)| *policy == state.policy);
         let &(_, kernel) = found.expect("every policy has a kernel");
         // lru-step declares one argument less, which the driver then does not read.
-        let launch = Shape { shared: shape.shared_bytes(state.policy), ..Shape::flat(count32(selected.ids.len()), 1024) };
+        let launch = Shape {
+            shared: shape.shared_bytes(state.policy),
+            ..Shape::flat(count32(selected.ids.len()), 1024)
+        };
         // SAFETY: as declared in lookup.cu; streams are distinct and ids within the state.
         unsafe { stream.launch(kernel, launch, &arguments) }
     }

@@ -97,7 +97,8 @@ impl Select {
             best.address(),
             taken.address(),
         ];
-        let shape = Shape { shared: (padded * 8).max(32 << 10), ..Shape::flat(count32(scores.counts.len()), 1024) };
+        let shape =
+            Shape { shared: (padded * 8).max(32 << 10), ..Shape::flat(count32(scores.counts.len()), 1024) };
         // SAFETY: as declared in select.cu.
         unsafe { stream.launch(self.top_k, shape, &arguments) }
     }

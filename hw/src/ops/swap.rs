@@ -133,7 +133,10 @@ impl Swap {
         assert_eq!(pools.block_bytes % 16, 0, "blocks are moved in words of 16 bytes");
         let words = u64::from(pools.block_bytes / 16);
         let arguments = [pools.home, pools.frames, moves.list.address(), moves.count.address(), words];
-        let shape = Shape { shared: if width.alone { self.whole } else { 0 }, ..Shape::flat(width.grid, width.block) };
+        let shape = Shape {
+            shared: if width.alone { self.whole } else { 0 },
+            ..Shape::flat(width.grid, width.block)
+        };
         // SAFETY: as declared in swap.cu; the moves name blocks and frames within the pools.
         unsafe { stream.launch(kernel, shape, &arguments) }
     }
@@ -150,7 +153,13 @@ impl Swap {
     ///
     /// # Errors
     /// If the launch is refused.
-    pub fn write_back(&self, stream: &Stream, pools: Pools, moves: &Moves, width: Width) -> Result<(), HwError> {
+    pub fn write_back(
+        &self,
+        stream: &Stream,
+        pools: Pools,
+        moves: &Moves,
+        width: Width,
+    ) -> Result<(), HwError> {
         self.flat(stream, self.write_back, pools, moves, width)
     }
 

@@ -132,7 +132,12 @@ impl Scenario {
 ///
 /// # Errors
 /// If the device fails. Differences are counted.
-pub fn run(device: &Device, lookup: &Lookup, policy: Policy, scenario: &Scenario) -> Result<Agreement, HwError> {
+pub fn run(
+    device: &Device,
+    lookup: &Lookup,
+    policy: Policy,
+    scenario: &Scenario,
+) -> Result<Agreement, HwError> {
     let stream = Stream::new(device)?;
     let shape = scenario.buffers();
     let n = shape.streams as usize;
@@ -262,9 +267,27 @@ pub fn scenarios() -> Vec<Scenario> {
         seed: 21,
     };
     let pages = base.clone();
-    let tokens =
-        Scenario { seats: 8, layers: 4, head_groups: 1, k: 2048, entries: 1, prompt_blocks: (3000, 40_000), churn: 60, steps: 60, ..base.clone() };
-    let long = Scenario { seats: 8, layers: 8, head_groups: 4, k: 128, prompt_blocks: (200, 8000), churn: 40, steps: 150, ..base };
+    let tokens = Scenario {
+        seats: 8,
+        layers: 4,
+        head_groups: 1,
+        k: 2048,
+        entries: 1,
+        prompt_blocks: (3000, 40_000),
+        churn: 60,
+        steps: 60,
+        ..base.clone()
+    };
+    let long = Scenario {
+        seats: 8,
+        layers: 8,
+        head_groups: 4,
+        k: 128,
+        prompt_blocks: (200, 8000),
+        churn: 40,
+        steps: 150,
+        ..base
+    };
     let mut all = Vec::new();
     for (kind, shape) in [("pages", pages), ("tokens", tokens), ("long", long)] {
         for (times, slots) in [("1.25", shape.k * 5 / 4), ("2", shape.k * 2), ("4", shape.k * 4)] {

@@ -14,7 +14,8 @@ pub fn machine_file(probe: &Probe, base: &Table, name: &str, date: &str) -> Tabl
     let mut set = |section: &str, field: &str, value: String| {
         let entry = machine.entry(section).or_insert_with(|| Value::Table(Table::new()));
         let constant = [("value", value), ("kind", "measured".into()), ("source", source.clone())];
-        let constant = constant.into_iter().map(|(key, text)| (key.to_owned(), Value::String(text))).collect();
+        let constant =
+            constant.into_iter().map(|(key, text)| (key.to_owned(), Value::String(text))).collect();
         if let Some(fields) = entry.as_table_mut() {
             fields.insert(field.into(), Value::Table(constant));
         }
@@ -51,7 +52,8 @@ mod tests {
             shared_per_block: 232_448,
             pcie: None,
         };
-        let ceilings = Ceilings { copy: 3000.0, read: 3100.04, to_device: 54.5, to_host: 55.0, graph_node: 0.7944 };
+        let ceilings =
+            Ceilings { copy: 3000.0, read: 3100.04, to_device: 54.5, to_host: 55.0, graph_node: 0.7944 };
         let probe = Probe {
             device,
             ceilings,
@@ -64,10 +66,11 @@ mod tests {
             rows: Vec::new(),
             took_ms: 1,
         };
-        let base: Table = "name = \"x\"\n[gpu]\nbf16 = { value = \"690 TFLOP/s\", kind = \"assumed\", source = \"s\" }\n\
+        let base: Table =
+            "name = \"x\"\n[gpu]\nbf16 = { value = \"690 TFLOP/s\", kind = \"assumed\", source = \"s\" }\n\
                            hbm_read = { value = \"1 TB/s\", kind = \"specified\", source = \"s\" }"
-            .parse()
-            .unwrap();
+                .parse()
+                .unwrap();
         let machine = machine_file(&probe, &base, "mine", "2026-11-23");
         assert_eq!(machine["gpu"]["hbm_read"]["value"].as_str(), Some("3100.0 GB/s"));
         assert_eq!(machine["gpu"]["hbm_read"]["kind"].as_str(), Some("measured"));

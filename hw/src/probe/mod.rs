@@ -60,8 +60,9 @@ impl Probe {
     /// The transfers as CSV, one row each, in the columns that the transfer model is fitted to; the last column is the
     /// distance of slowest and fastest repeat as a share of the median.
     pub fn csv(&self) -> String {
-        let mut text =
-            String::from("table,mechanism,order,blocks,block_bytes,region_bytes,requests,worst_request,unit,value,spread\n");
+        let mut text = String::from(
+            "table,mechanism,order,blocks,block_bytes,region_bytes,requests,worst_request,unit,value,spread\n",
+        );
         for row in &self.rows {
             text += &format!(
                 "{},{},{},{},{},{},1,{},us,{:.3},{:.3}\n",

@@ -3,7 +3,9 @@
 use super::TransferRow;
 use crate::ops::count32;
 use crate::ops::swap::{Move, Moves, Pools, Swap, Width};
-use crate::{Device, DeviceBuffer, Event, HwError, PinnedBuffer, Spread, Stream, copy_async, copy_batch_async};
+use crate::{
+    Device, DeviceBuffer, Event, HwError, PinnedBuffer, Spread, Stream, copy_async, copy_batch_async,
+};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use std::time::Instant;
@@ -43,7 +45,14 @@ impl Bench {
         })
     }
 
-    fn note(&mut self, table: &'static str, mechanism: &'static str, order: &'static str, sizes: [u64; 3], time: Spread) {
+    fn note(
+        &mut self,
+        table: &'static str,
+        mechanism: &'static str,
+        order: &'static str,
+        sizes: [u64; 3],
+        time: Spread,
+    ) {
         let [blocks, block_bytes, region_bytes] = sizes;
         self.rows.push(TransferRow { table, mechanism, order, blocks, block_bytes, region_bytes, time });
     }
@@ -81,7 +90,14 @@ impl Bench {
         let began = Instant::now();
         for at in 0..u64::from(calls) {
             // SAFETY: within both buffers, which live until the synchronisation.
-            unsafe { copy_async(&self.stream, self.frames.address() + at * 4096, self.home.address() + at * 4096, 4096) }?;
+            unsafe {
+                copy_async(
+                    &self.stream,
+                    self.frames.address() + at * 4096,
+                    self.home.address() + at * 4096,
+                    4096,
+                )
+            }?;
         }
         let taken = began.elapsed().as_nanos();
         self.stream.synchronize()?;
@@ -107,7 +123,8 @@ impl Bench {
             let moves = self.draw(block_bytes, region, blocks, false);
             let address = |base: u64, block: u32| base + u64::from(block) * u64::from(block_bytes);
             let from: Vec<u64> = moves.iter().map(|moved| address(self.home.address(), moved.home)).collect();
-            let to: Vec<u64> = moves.iter().map(|moved| address(self.frames.address(), moved.frame)).collect();
+            let to: Vec<u64> =
+                moves.iter().map(|moved| address(self.frames.address(), moved.frame)).collect();
             let bytes = block_bytes as usize;
             let time = self.stream.time(5, || {
                 from.iter().zip(&to).try_for_each(|(&from, &to)| {
@@ -118,7 +135,8 @@ impl Bench {
             let sizes = [blocks as u64, u64::from(block_bytes), region as u64];
             self.note("copy-loop", "copy-loop", "random", sizes, time);
             // SAFETY: as above.
-            let time = self.stream.time(5, || unsafe { copy_batch_async(&self.stream, &to, &from, bytes) })?;
+            let time =
+                self.stream.time(5, || unsafe { copy_batch_async(&self.stream, &to, &from, bytes) })?;
             self.note("copy-batch", "copy-batch", "random", sizes, time);
         }
         Ok(())
@@ -145,7 +163,14 @@ impl Bench {
         Ok(())
     }
 
-    fn gather(&mut self, block_bytes: u32, blocks: usize, region: usize, order: &'static str, sorted: bool) -> Result<(), HwError> {
+    fn gather(
+        &mut self,
+        block_bytes: u32,
+        blocks: usize,
+        region: usize,
+        order: &'static str,
+        sorted: bool,
+    ) -> Result<(), HwError> {
         // Three draws in turn, so that no transfer finds the translations of the one before.
         let device = self.device.clone();
         let sets: Vec<Moves> = (0..3)
@@ -160,7 +185,8 @@ impl Bench {
     }
 
     fn draw(&mut self, block_bytes: u32, region: usize, blocks: usize, sorted: bool) -> Vec<Move> {
-        let (homes, frames) = (count32(region / block_bytes as usize), count32(FRAMES_BYTES / block_bytes as usize));
+        let (homes, frames) =
+            (count32(region / block_bytes as usize), count32(FRAMES_BYTES / block_bytes as usize));
         let mut moves: Vec<Move> = (0..blocks)
             .map(|_| Move { home: self.rng.random_range(0..homes), frame: self.rng.random_range(0..frames) })
             .collect();

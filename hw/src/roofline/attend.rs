@@ -1,9 +1,12 @@
 //! Attention from a cold L2: successive calls read different frames of a pool far larger than the cache.
 
 use super::Bench;
-use crate::ops::attend::{AttendGqa, AttendMla, Attended, Call, Gqa, HEAD_DIM, LATENT_DIM, LATENT_QUERY_DIM, Mla, Reading, Scratch, Split};
-use crate::ops::dense::BF16_NOISE;
+use crate::ops::attend::{
+    AttendGqa, AttendMla, Attended, Call, Gqa, HEAD_DIM, LATENT_DIM, LATENT_QUERY_DIM, Mla, Reading, Scratch,
+    Split,
+};
 use crate::ops::count32;
+use crate::ops::dense::BF16_NOISE;
 use crate::{DeviceBuffer, HwError};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -32,16 +35,20 @@ impl Inputs {
     }
 }
 
-/// Readings of `per_stream` random entries per stream, no entry in two, as many sets as the pool gives.
+/// Readings of `tokens` tokens per stream, no entry in two, as many sets as the pool gives; entries lie in order
+/// unless `scattered`.
 fn readings(
     bench: &Bench,
     entry_bytes: usize,
     page: u32,
     streams: usize,
     tokens: u32,
+    scattered: bool,
 ) -> Result<Vec<Reading>, HwError> {
     let mut numbers: Vec<u32> = (0..count32(POOL_BYTES / entry_bytes)).collect();
-    numbers.shuffle(&mut Pcg64Mcg::seed_from_u64(9));
+    if scattered {
+        numbers.shuffle(&mut Pcg64Mcg::seed_from_u64(9));
+    }
     let per_stream = tokens.div_ceil(page) as usize;
     let sets = (numbers.len() / (streams * per_stream)).clamp(1, 24);
     (0..sets)
@@ -60,13 +67,19 @@ fn noise(bench: &Bench, elements: usize, seed: u64) -> Result<DeviceBuffer<u16>,
     Ok(buffer)
 }
 
-fn inputs(bench: &Bench, kernels: &AttendGqa, gqa: Gqa, batch: usize, tokens: u32) -> Result<Inputs, HwError> {
+fn inputs(
+    bench: &Bench,
+    kernels: &AttendGqa,
+    gqa: Gqa,
+    batch: usize,
+    tokens: u32,
+) -> Result<Inputs, HwError> {
     let streams = batch * KV_HEADS;
     let heads = gqa.group as usize;
     Ok(Inputs {
         pool: noise(bench, POOL_BYTES / 2, 7)?,
         queries: noise(bench, streams * heads * HEAD_DIM, 8)?,
-        readings: readings(bench, gqa.frame_bytes(), gqa.page, streams, tokens)?,
+        readings: readings(bench, gqa.frame_bytes(), gqa.page, streams, tokens, true)?,
         scratch: kernels.scratch(streams)?,
         result: Attended::new(&bench.device, streams, heads, HEAD_DIM)?,
     })
@@ -75,14 +88,16 @@ fn inputs(bench: &Bench, kernels: &AttendGqa, gqa: Gqa, batch: usize, tokens: u3
 /// Latent attention over 2048 rows per request.
 fn latent(bench: &mut Bench) -> Result<(), HwError> {
     let kernels = AttendMla::load(&bench.device)?;
-    for (heads, fp8) in [(16u32, false), (16, true), (128, false), (128, true)] {
+    for (heads, fp8, scattered) in
+        [(16u32, false, true), (16, false, false), (16, true, true), (128, false, true), (128, true, true)]
+    {
         for batch in [1usize, 8, 64] {
             let (mla, tokens) = (Mla { heads, fp8 }, 2048u32);
             let i = Inputs {
                 // bf16 noise read as fp8 and scales is no row, but holds no infinity: the time is that of any row.
                 pool: noise(bench, POOL_BYTES / 2, 7)?,
                 queries: noise(bench, batch * heads as usize * LATENT_QUERY_DIM, 8)?,
-                readings: readings(bench, mla.row_bytes(), 1, batch, tokens)?,
+                readings: readings(bench, mla.row_bytes(), 1, batch, tokens, scattered)?,
                 scratch: kernels.scratch(mla, batch)?,
                 result: Attended::new(&bench.device, batch, heads as usize, LATENT_DIM)?,
             };
@@ -91,11 +106,19 @@ fn latent(bench: &mut Bench) -> Result<(), HwError> {
                 kernels.attend(&bench.stream, mla, &i.call(at), 0.07, Split { least, spare: 0 })
             })?;
             let format = if fp8 { "fp8 656 B" } else { "bf16" };
-            let shape = format!("batch {batch}, {heads} heads, {format}, {tokens} rows");
+            let order = if scattered { "" } else { " in order" };
+            let shape = format!("batch {batch}, {heads} heads, {format}, {tokens} rows{order}");
             let rows = batch as u64 * u64::from(tokens);
             if heads == 16 {
-                let goal = (batch == 64 && !fp8).then_some(0.80);
-                bench.bandwidth("attend mla", shape, rows * mla.row_bytes() as u64, time, ("HBM copy", bench.ceilings.copy), goal);
+                let goal = (batch == 64 && !fp8 && scattered).then_some(0.80);
+                bench.bandwidth(
+                    "attend mla",
+                    shape,
+                    rows * mla.row_bytes() as u64,
+                    time,
+                    ("HBM copy", bench.ceilings.copy),
+                    goal,
+                );
             } else {
                 let flops = 2 * rows * u64::from(heads) * (LATENT_DIM + LATENT_QUERY_DIM) as u64;
                 bench.rate("attend mla", shape, flops, time, (batch == 64).then_some(0.35));
@@ -117,7 +140,9 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
                     kernels.attend(&bench.stream, gqa, &i.call(at), Split { least, spare: 0 })
                 })?;
                 let bytes = (batch * KV_HEADS) as u64 * u64::from(tokens) * HEAD_DIM as u64 * 4;
-                let shape = format!("batch {batch}, 8 KV heads x 128, group {group}, {tokens} tokens in pages of {page}, least {least}");
+                let shape = format!(
+                    "batch {batch}, 8 KV heads x 128, group {group}, {tokens} tokens in pages of {page}, least {least}"
+                );
                 bench.bandwidth("attend gqa", shape, bytes, time, ("HBM copy", bench.ceilings.copy), goal);
             }
         }

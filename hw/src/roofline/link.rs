@@ -70,7 +70,14 @@ fn by_size(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
                     link.swap.swap_in(&bench.stream, pools, &sets[at], width)
                 })?;
                 let shape = format!("{per} x {block_bytes} B, 4 GiB, grid {grid}");
-                bench.bandwidth("swap-in", shape, total as u64, time, ("large copy", bench.ceilings.to_device), goal);
+                bench.bandwidth(
+                    "swap-in",
+                    shape,
+                    total as u64,
+                    time,
+                    ("large copy", bench.ceilings.to_device),
+                    goal,
+                );
             }
             let width = Width::shared(66);
             let pools = link.pools(block_bytes);
@@ -78,7 +85,14 @@ fn by_size(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
                 link.swap.write_back(&bench.stream, pools, &sets[at], width)
             })?;
             let shape = format!("{per} x {block_bytes} B, 4 GiB, grid 66");
-            bench.bandwidth("write-back", shape, total as u64, time, ("large copy", bench.ceilings.to_host), None);
+            bench.bandwidth(
+                "write-back",
+                shape,
+                total as u64,
+                time,
+                ("large copy", bench.ceilings.to_host),
+                None,
+            );
         }
     }
     Ok(())
@@ -105,7 +119,9 @@ fn small_rows(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
         let (unsorted, sorted) = (Moves::from_host(device, &moves)?, Moves::from_host(device, &moves)?);
         let fills = DeviceBuffer::from_host(device, &fills)?;
         let count = DeviceBuffer::from_host(device, &vec![count32(per); requests])?;
-        let bases = |by: u32| DeviceBuffer::from_host(device, &(0..count32(requests)).map(|r| r * by).collect::<Vec<_>>());
+        let bases = |by: u32| {
+            DeviceBuffer::from_host(device, &(0..count32(requests)).map(|r| r * by).collect::<Vec<_>>())
+        };
         let (home_base, frame_base) = (bases(slice)?, bases(count32(per))?);
         let zero = DeviceBuffer::<u32>::filled(device, 1, 0)?;
         let list = Fills {
@@ -122,8 +138,17 @@ fn small_rows(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
         for grid in [16u32, 33, 66, 132] {
             let width = Width::shared(grid);
             let shape = format!("{requests} x {per} x {block_bytes} B, {} GiB, grid {grid}", region >> 30);
-            let time = bench.stream.time_in_graph(2, 5, |_| link.swap.swap_in(&bench.stream, pools, &unsorted, width))?;
-            bench.bandwidth("swap-in", shape.clone(), bytes, time, ("large copy", bench.ceilings.to_device), None);
+            let time = bench
+                .stream
+                .time_in_graph(2, 5, |_| link.swap.swap_in(&bench.stream, pools, &unsorted, width))?;
+            bench.bandwidth(
+                "swap-in",
+                shape.clone(),
+                bytes,
+                time,
+                ("large copy", bench.ceilings.to_device),
+                None,
+            );
             let time = bench.stream.time_in_graph(2, 5, |_| {
                 // SAFETY: both counters live until the measurement is over.
                 unsafe { crate::copy_async(&bench.stream, sorted.count.address(), zero.address(), 4) }?;
@@ -131,21 +156,36 @@ fn small_rows(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
                 link.swap.swap_in(&bench.stream, pools, &sorted, width)
             })?;
             let goal = (block_bytes == 656).then_some(0.75);
-            bench.bandwidth("sort and swap-in", shape, bytes, time, ("large copy", bench.ceilings.to_device), goal);
+            bench.bandwidth(
+                "sort and swap-in",
+                shape,
+                bytes,
+                time,
+                ("large copy", bench.ceilings.to_device),
+                goal,
+            );
         }
         let time = bench.stream.time_in_graph(4, 5, |_| {
             // SAFETY: as above.
             unsafe { crate::copy_async(&bench.stream, sorted.count.address(), zero.address(), 4) }?;
             link.swap.order(&bench.stream, &list, &sorted)
         })?;
-        bench.duration("sort", format!("{requests} x {per} of {context}"), time, ("one graph node", bench.ceilings.graph_node), None);
+        bench.duration(
+            "sort",
+            format!("{requests} x {per} of {context}"),
+            time,
+            ("one graph node", bench.ceilings.graph_node),
+            None,
+        );
     }
     Ok(())
 }
 
 /// Batch 1, 2048 misses of small rows: the flat grid against one thread block per request.
 fn against_one_block_per_request(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
-    for (block_bytes, batch, per) in [(656u32, 1usize, 2048usize), (1152, 1, 2048), (656, 1, 256), (656, 8, 2048), (8192, 1, 64)] {
+    for (block_bytes, batch, per) in
+        [(656u32, 1usize, 2048usize), (1152, 1, 2048), (656, 1, 256), (656, 8, 2048), (8192, 1, 64)]
+    {
         let region = batch * (84 << 20);
         let sets: Vec<Moves> = (0..8)
             .map(|_| Moves::from_host(&bench.device, &link.moves(block_bytes, region, batch, per)))
@@ -190,11 +230,19 @@ fn beside_attention(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
     let pools = link.pools(8192);
     for grid in [3u32, 4, 6, 8] {
         let width = Width::alone(grid);
-        let call = Call { queries: &queries, pool: pool.address(), reading: &reading, scratch: &scratch, result: &result };
+        let call = Call {
+            queries: &queries,
+            pool: pool.address(),
+            reading: &reading,
+            scratch: &scratch,
+            result: &result,
+        };
         let attend = |spare| kernels.attend(&bench.stream, gqa, &call, Split { least: 8, spare });
         let calls = 4;
         let alone = bench.stream.time_in_graph(calls, 10, |_| attend(0))?;
-        let swap_alone = bench.stream.time_in_graph(calls, 10, |_| link.swap.swap_in(&bench.stream, pools, &moves, width))?;
+        let swap_alone = bench
+            .stream
+            .time_in_graph(calls, 10, |_| link.swap.swap_in(&bench.stream, pools, &moves, width))?;
         let (begin, end) = (Event::new(&device)?, Event::new(&device)?);
         let together = bench.stream.time_in_graph(calls, 10, |_| {
             side.wait_for(&bench.stream, &begin)?;
@@ -203,7 +251,11 @@ fn beside_attention(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
             bench.stream.wait_for(&side, &end)
         })?;
         let longer = Spread::micros(&alone).max(swap_alone.micros());
-        let shape = format!("attend {:.1} us with swap-in {:.1} us on {grid} SMs", alone.micros(), swap_alone.micros());
+        let shape = format!(
+            "attend {:.1} us with swap-in {:.1} us on {grid} SMs",
+            alone.micros(),
+            swap_alone.micros()
+        );
         bench.duration("overlap", shape, together, ("longer of the two", longer), Some(1.0 / 1.10));
     }
     Ok(())

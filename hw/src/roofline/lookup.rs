@@ -1,16 +1,25 @@
 //! Residency look-up: 64 streams of 2048-entry selections, from no miss to many.
 
 use super::Bench;
-use crate::ops::lookup::{Buffers, Decided, Lookup, Policy, Residencies, Selected};
 use crate::HwError;
+use crate::ops::lookup::{Buffers, Decided, Lookup, Policy, Residencies, Selected};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_pcg::Pcg64Mcg;
 
 pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
     let lookup = Lookup::load(&bench.device)?;
-    let shapes = [(64u32, 4096u32, 2048u32, 0u32), (64, 4096, 2048, 64), (64, 4096, 2048, 512), (1, 4096, 2048, 0), (512, 128, 64, 0), (512, 128, 64, 8)];
-    for (policy, (streams, slots, k, misses)) in Policy::ALL.iter().flat_map(|&policy| shapes.map(|shape| (policy, shape))) {
+    let shapes = [
+        (64u32, 4096u32, 2048u32, 0u32),
+        (64, 4096, 2048, 64),
+        (64, 4096, 2048, 512),
+        (1, 4096, 2048, 0),
+        (512, 128, 64, 0),
+        (512, 128, 64, 8),
+    ];
+    for (policy, (streams, slots, k, misses)) in
+        Policy::ALL.iter().flat_map(|&policy| shapes.map(|shape| (policy, shape)))
+    {
         let blocks = 32 * k * 2;
         let shape = Buffers { streams, slots, blocks, k, near: 1, budget: 0 };
         let device = &bench.device;

@@ -47,6 +47,13 @@ pub struct Table {
     pub rows: Vec<Row>,
 }
 
+/// Measures one group of kernels.
+type Section = fn(&mut Bench) -> Result<(), HwError>;
+
+/// The groups of kernels, by name.
+const SECTIONS: &[(&str, Section)] =
+    &[("attend", attend::run), ("select", select::run), ("lookup", lookup::run), ("link", link::run)];
+
 /// What a measurement works with.
 struct Bench {
     device: Device,
@@ -60,7 +67,15 @@ struct Bench {
 
 impl Bench {
     /// A bandwidth against one of the ceilings.
-    fn bandwidth(&mut self, kernel: &str, shape: String, bytes: u64, time: Spread, ceiling: (&'static str, f64), goal: Option<f64>) {
+    fn bandwidth(
+        &mut self,
+        kernel: &str,
+        shape: String,
+        bytes: u64,
+        time: Spread,
+        ceiling: (&'static str, f64),
+        goal: Option<f64>,
+    ) {
         let achieved = time.gigabytes_per_second(bytes);
         self.rows.push(Row {
             kernel: kernel.into(),
@@ -92,7 +107,14 @@ impl Bench {
     }
 
     /// A time against another time.
-    fn duration(&mut self, kernel: &str, shape: String, time: Spread, reference: (&'static str, f64), goal: Option<f64>) {
+    fn duration(
+        &mut self,
+        kernel: &str,
+        shape: String,
+        time: Spread,
+        reference: (&'static str, f64),
+        goal: Option<f64>,
+    ) {
         self.rows.push(Row {
             kernel: kernel.into(),
             shape,
@@ -108,18 +130,33 @@ impl Bench {
 }
 
 /// Measures everything, with at most `pinned_bytes` of pinned host memory. `matrix_rate` is what a large bf16 matrix
-/// product reaches on this machine, TFLOP/s; this crate has none of its own.
+/// product reaches on this machine, TFLOP/s; this crate has none of its own. `only` names one
+/// group: attend, select, lookup or link.
 ///
 /// # Errors
 /// If the device fails or has too little memory.
-pub fn run(device: &Device, pinned_bytes: usize, matrix_rate: f64) -> Result<Table, HwError> {
+pub fn run(
+    device: &Device,
+    pinned_bytes: usize,
+    matrix_rate: f64,
+    only: Option<&str>,
+) -> Result<Table, HwError> {
     let stream = Stream::new(device)?;
     let dense = Dense::load(device)?;
     let ceilings = ceilings(device, &stream, &dense)?;
-    let mut bench = Bench { device: device.clone(), stream, dense, ceilings, rows: Vec::new(), pinned_bytes, matrix_rate };
-    attend::run(&mut bench)?;
-    select::run(&mut bench)?;
-    lookup::run(&mut bench)?;
-    link::run(&mut bench)?;
+    let mut bench = Bench {
+        device: device.clone(),
+        stream,
+        dense,
+        ceilings,
+        rows: Vec::new(),
+        pinned_bytes,
+        matrix_rate,
+    };
+    for (name, section) in SECTIONS {
+        if only.is_none_or(|only| only == *name) {
+            section(&mut bench)?;
+        }
+    }
     Ok(Table { device: device.info().clone(), ceilings: bench.ceilings, rows: bench.rows })
 }

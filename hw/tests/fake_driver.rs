@@ -1,0 +1,69 @@
+//! Host logic against a driver that fails on demand: every failure is one clear line, and nothing is leaked.
+
+// The stand-in driver is chosen by environment variables, and its count of live allocations is read from it.
+#![allow(unsafe_code)]
+
+use kvtier_hw::{Device, DeviceBuffer, HwError, PinnedBuffer, info};
+use std::path::Path;
+use std::process::Command;
+
+/// Builds the stand-in; `None` where there is no C compiler.
+fn build(folder: &Path) -> Option<std::path::PathBuf> {
+    let library = folder.join("libcuda.so.1");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake_libcuda.c");
+    let made = Command::new("cc")
+        .args(["-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o"])
+        .args([library.as_os_str(), source.as_os_str()])
+        .status();
+    made.is_ok_and(|status| status.success()).then_some(library)
+}
+
+fn mode(name: &str) {
+    // SAFETY: this file holds one test, so no other thread reads the environment.
+    unsafe { std::env::set_var("FAKE_CUDA", name) };
+}
+
+#[test]
+fn every_failure_is_one_clear_line_and_nothing_leaks() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(library) = build(folder.path()) else {
+        println!("skipped: no C compiler to build the stand-in driver with");
+        return;
+    };
+    // SAFETY: as in `mode`.
+    unsafe { std::env::set_var("KVTIER_LIBCUDA", &library) };
+    // SAFETY: the library was just built and has no initialisers.
+    let fake = unsafe { libloading::Library::new(&library) }.unwrap();
+    // SAFETY: declared so in fake_libcuda.c.
+    let live = || unsafe { fake.get::<unsafe extern "C" fn() -> i32>(b"fake_live").unwrap()() };
+
+    mode("none");
+    let error = info().unwrap_err().to_string();
+    assert!(error.starts_with("no CUDA device") && error.contains("CUDA_ERROR_NO_DEVICE"), "{error}");
+    mode("old");
+    let error = info().unwrap_err().to_string();
+    assert!(error.contains("supports CUDA 12.4, and 13.0 is needed"), "{error}");
+
+    mode("well");
+    let found = info().unwrap();
+    assert_eq!((found.name.as_str(), found.compute_capability, found.sms), ("Fake H100", (9, 0), 132));
+    assert!(found.to_string().contains("132 SMs"));
+    let device = Device::open().unwrap();
+    {
+        let buffer = DeviceBuffer::from_host(&device, &[1u32, 2, 3]).unwrap();
+        let pinned = PinnedBuffer::<u64>::new(&device, 5).unwrap();
+        assert_eq!((buffer.read().unwrap(), pinned.len(), live()), (vec![1, 2, 3], 5, 2));
+    }
+    assert_eq!(live(), 0, "buffers free what they hold");
+
+    mode("full");
+    let error = DeviceBuffer::<u64>::new(&device, 1000).err().unwrap();
+    assert!(matches!(error, HwError::OutOfDeviceMemory { asked: 8000, free: 1_048_576, .. }));
+    mode("unpinnable");
+    let error = PinnedBuffer::<u64>::new(&device, 1000).err().unwrap();
+    assert!(matches!(error, HwError::TooLittlePinnable { asked: 8000, .. }));
+    for line in [error.to_string(), HwError::NoCompiler.to_string(), HwError::NoDriver.to_string()] {
+        assert_eq!(line.lines().count(), 1, "{line}");
+    }
+    assert_eq!(live(), 0, "failures leave nothing behind");
+}
