@@ -69,13 +69,14 @@ impl SimError {
         SimError::Field { field: field.into(), message: message.into() }
     }
 
-    /// A wrong field of the file at `path`, if it stands in one.
+    /// A wrong setting of the file at `path`, if it stands in one.
     pub(crate) fn in_file(self, path: Option<&Path>) -> SimError {
-        match (self, path) {
-            (SimError::Field { field, message }, Some(path)) => {
-                SimError::Config { path: path.into(), message: format!("{field}: {message}") }
+        use SimError::{Config, Field, Policy, Preset, Schedule};
+        match (&self, path) {
+            (Field { .. } | Policy(_) | Preset(_) | Schedule(_), Some(path)) => {
+                Config { path: path.into(), message: self.to_string() }
             }
-            (other, _) => other,
+            _ => self,
         }
     }
 

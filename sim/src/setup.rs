@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use crate::model::Model;
 use crate::presets;
 use kvtier_policies::eviction::{self, EVICTION};
-use kvtier_policies::{PlaneConfig, Schedule, Start, prefetch};
+use kvtier_policies::{DecisionPlane, PlaneConfig, Schedule, ScheduleError, Start, prefetch};
 use kvtier_traces::{Header, Recording, Request, TraceReader, View};
 use kvtier_units::{Bytes, Seed};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub struct Blueprint {
     pub requests: Vec<u32>,
     /// xxh3-64 of the trace file.
     pub trace_hash: u64,
+    /// Blocks per selection, at most: as asked, or as recorded.
+    pub k: u32,
     /// Near misses that were recorded beyond a selection of this k.
     pub recorded_near: u32,
 }
@@ -149,6 +151,7 @@ impl Blueprint {
             prefetch,
             requests,
             trace_hash: trace.hash,
+            k,
             recorded_near,
         })
     }
@@ -160,70 +163,90 @@ impl Blueprint {
     pub fn lower(&self, recording: &Recording) -> Result<Run, SimError> {
         let config = &self.config;
         let k = u32::try_from(recording.max_selected()).expect("selections have fewer than 2^32 blocks");
-        let asked_k = config.selection.k.unwrap_or(recording.header().k);
-        let slots = config.hot.slots.of(asked_k);
-        let header = recording.header();
-        let recorded = (header.layers.len(), usize::from(header.head_groups));
-        let map =
-            StreamMap::new(recorded, (self.model.sparse_layers(), self.model.attention.head_groups as usize));
+        let map = self.map(recording.header());
         let lengths: Vec<(u32, u32)> =
             self.requests.iter().map(|&request| (request, recording.steps(request as usize))).collect();
-        let steps = config.batch.steps.or(lengths.iter().map(|&(_, steps)| steps).max()).unwrap_or(0);
+        let steps = self.steps(recording.requests());
         let default_seats = u32::try_from(lengths.len()).expect("fewer than 2^32 requests");
         let concurrency = config.batch.concurrency.unwrap_or(default_seats);
         let schedule = Schedule::closed(&lengths, concurrency, steps, config.batch.stagger)?;
-        if config.measure.from_step >= steps {
-            return Err(SimError::field(
-                "measure.from_step",
-                format!(
-                    "{} leaves nothing to measure of {steps} steps; give less, or raise batch.steps",
-                    config.measure.from_step
-                ),
-            ));
-        }
-        let block_bytes = self.model.attention.block_bytes;
-        let plane = PlaneConfig {
-            eviction: self.eviction,
-            params: config.hot.params.clone(),
-            slots: vec![slots; map.layers()],
-            head_groups: self.model.attention.head_groups,
-            k,
-            prefetch: self.prefetch,
-            prefetch_budget: config.prefetch.budget,
-            warm_frames: usize::try_from(config.warm.size.0 / block_bytes.0)
-                .expect("a pool fits the address space"),
-            home_capacity: self.host_pool().0,
-            block_bytes: block_bytes.0,
-            start: match config.hot.start {
-                StartConfig::Cold => Start::Cold,
-                StartConfig::Recent => Start::Recent,
-            },
-            seed: Seed(config.seed),
-        };
+        self.check_window(steps)?;
         Ok(Run {
-            plane,
+            plane: self.plane(k, &map),
             schedule,
             map,
             concurrency,
             steps,
             measure_from: config.measure.from_step,
-            slots,
-            k: asked_k,
+            slots: self.slots(),
+            k: self.k,
         })
     }
 
-    /// Checks what can be known of the buffers before decoding.
+    /// Checks what can be known of the run before the rows of its trace are read.
     ///
     /// # Errors
-    /// If a buffer cannot hold a selection.
-    pub fn check_slots(&self, header: &Header) -> Result<(), SimError> {
-        // Folding can only shrink a selection, by how much is known once the rows are read.
-        let k = self.config.selection.k.unwrap_or(header.k);
-        let slots = self.config.hot.slots.of(k);
-        if self.view.fold == 1 && slots < k {
-            return Err(kvtier_policies::PolicyError::BufferTooSmall { slots, k }.into());
+    /// If a buffer cannot hold a selection, a policy parameter is wrong, settings exclude each other, or nothing is
+    /// left to run or to measure.
+    pub fn check(&self, trace: &TraceIdentity) -> Result<(), SimError> {
+        self.check_window(self.steps(&trace.requests))?;
+        if self.config.batch.concurrency == Some(0) {
+            return Err(ScheduleError::NoSeats.into());
         }
+        // Folding can only shrink a selection; by how much is known once the rows are read.
+        let k = if self.view.fold == 1 { self.k } else { self.k.min(self.slots()) };
+        let mut plane = self.plane(k, &self.map(&trace.header));
+        plane.warm_frames = 0; // nothing to reserve for a check
+        DecisionPlane::new(plane)?;
         Ok(())
+    }
+
+    fn slots(&self) -> u32 {
+        self.config.hot.slots.of(self.k)
+    }
+
+    fn map(&self, header: &Header) -> StreamMap {
+        let recorded = (header.layers.len(), usize::from(header.head_groups));
+        StreamMap::new(recorded, (self.model.sparse_layers(), self.model.attention.head_groups as usize))
+    }
+
+    /// Engine steps: as asked, or those of the longest request.
+    fn steps(&self, requests: &[Request]) -> u32 {
+        let recorded = self.requests.iter().map(|&request| requests[request as usize].output_steps).max();
+        self.config.batch.steps.or(recorded).unwrap_or(0)
+    }
+
+    fn check_window(&self, steps: u32) -> Result<(), SimError> {
+        let from = self.config.measure.from_step;
+        if from < steps {
+            return Ok(());
+        }
+        let message =
+            format!("{from} leaves nothing to measure of {steps} steps; give less, or raise batch.steps");
+        Err(SimError::field("measure.from_step", message))
+    }
+
+    /// The decision plane for selections of at most `k` blocks.
+    fn plane(&self, k: u32, map: &StreamMap) -> PlaneConfig {
+        let (config, attention) = (&self.config, &self.model.attention);
+        PlaneConfig {
+            eviction: self.eviction,
+            params: config.hot.params.clone(),
+            slots: vec![self.slots(); map.layers()],
+            head_groups: attention.head_groups,
+            k,
+            prefetch: self.prefetch,
+            prefetch_budget: config.prefetch.budget,
+            warm_frames: usize::try_from(config.warm.size.0 / attention.block_bytes.0)
+                .expect("a pool fits the address space"),
+            home_capacity: self.host_pool().0,
+            block_bytes: attention.block_bytes.0,
+            start: match config.hot.start {
+                StartConfig::Cold => Start::Cold,
+                StartConfig::Recent => Start::Recent,
+            },
+            seed: Seed(config.seed),
+        }
     }
 
     /// Pinned host memory for home copies.

@@ -1,11 +1,12 @@
 //! A sweep: independent points over one trace or several, grouped so that a trace is decoded once and plans are decided
 //! once for all points that share them. Finished points go to a log, so that a stopped sweep resumes.
 
+use crate::config::RunConfig;
 use crate::engine::{Decisions, Replay};
 use crate::error::SimError;
 use crate::grid::{ConfigFile, point_id};
-use crate::point;
 use crate::overlap::Variant;
+use crate::point;
 use crate::pointlog::PointLog;
 use crate::record::{Point, PointKind};
 use crate::setup::{Blueprint, TraceIdentity};
@@ -14,7 +15,7 @@ use crate::twin::{Twins, twin_key};
 use kvtier_traces::{Future, Recording, View};
 use kvtier_units::Bytes;
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -64,6 +65,7 @@ impl Sweep {
     pub fn plan(file: ConfigFile) -> Result<Sweep, SimError> {
         let mut traces: BTreeMap<PathBuf, TraceIdentity> = BTreeMap::new();
         let mut specs: Vec<Spec> = Vec::new();
+        let mut known: BTreeSet<String> = BTreeSet::new();
         for config in file.runs()? {
             if !traces.contains_key(&config.trace) {
                 traces.insert(config.trace.clone(), TraceIdentity::read(&config.trace, file.folder())?);
@@ -76,11 +78,9 @@ impl Sweep {
                 kinds.push((PointKind::Dense, baseline));
             }
             for (kind, config) in kinds {
-                let blueprint = Blueprint::new(&config, trace)?;
-                blueprint.check_slots(&trace.header)?;
-                time_config(&blueprint, Variant::Offload, Bytes::ZERO)?;
+                let blueprint = check(&config, trace).map_err(|error| error.in_file(file.path.as_deref()))?;
                 let id = point_id(&blueprint.config, blueprint.trace_hash, point::kind_name(kind))?;
-                if !specs.iter().any(|spec| spec.id == id) {
+                if known.insert(id.clone()) {
                     let source = decode_key(&blueprint.config.trace, &blueprint.view);
                     specs.push(Spec { id, kind, blueprint, source });
                 }
@@ -91,7 +91,9 @@ impl Sweep {
         let keys = || specs.iter().map(|spec| spec.source.clone());
         let decoded = keys().map(|key| (key, OnceLock::new())).collect();
         let futures = keys().map(|key| (key, OnceLock::new())).collect();
-        let twins = Twins::of(specs.iter().filter(|spec| spec.kind == PointKind::Offload).map(|spec| &spec.blueprint));
+        let twins = Twins::of(
+            specs.iter().filter(|spec| spec.kind == PointKind::Offload).map(|spec| &spec.blueprint),
+        );
         Ok(Sweep { file, specs, groups, decoded, futures, twins })
     }
 
@@ -112,15 +114,19 @@ impl Sweep {
     pub fn execute(&self, folder: Option<&Path>, options: &Options<'_>) -> Result<Vec<Point>, SimError> {
         let log = folder.map(PointLog::open).transpose()?;
         let mut done: BTreeMap<String, Point> = log.as_ref().map(PointLog::points).unwrap_or_default();
-        done.retain(|id, _| self.specs.iter().any(|spec| spec.id == *id));
+        let wanted: BTreeSet<&String> = self.specs.iter().map(|spec| &spec.id).collect();
+        done.retain(|id, _| wanted.contains(id));
         done.values().for_each(|point| (options.finished)(point));
         let fresh: Mutex<Vec<Point>> = Mutex::new(Vec::new());
         let log = Mutex::new(log);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.max(1)).build();
         let pool = pool.map_err(|error| SimError::field("--threads", error.to_string()))?;
         let run = |members: &Vec<usize>| -> Result<(), SimError> {
-            let open: Vec<&Spec> =
-                members.iter().map(|&at| &self.specs[at]).filter(|spec| !done.contains_key(&spec.id)).collect();
+            let open: Vec<&Spec> = members
+                .iter()
+                .map(|&at| &self.specs[at])
+                .filter(|spec| !done.contains_key(&spec.id))
+                .collect();
             if open.is_empty() {
                 return Ok(());
             }
@@ -147,7 +153,9 @@ impl Sweep {
         if first.kind != PointKind::Offload {
             return members
                 .iter()
-                .map(|spec| point::baseline(&spec.id, spec.kind, &spec.blueprint, &run, &recording, options.stop))
+                .map(|spec| {
+                    point::baseline(&spec.id, spec.kind, &spec.blueprint, &run, &recording, options.stop)
+                })
                 .collect();
         }
         let future = match first.blueprint.eviction.needs_future {
@@ -158,11 +166,13 @@ impl Sweep {
             .iter()
             .map(|spec| Timer::new(&spec.blueprint, Variant::Offload, &run, &recording))
             .collect::<Result<_, SimError>>()?;
-        let replay = Replay { run: &run, recording: &recording, future: future.as_deref(), stop: options.stop };
+        let replay =
+            Replay { run: &run, recording: &recording, future: future.as_deref(), stop: options.stop };
         let decisions = match replay.execute(&mut timers) {
             Err(SimError::Capacity { pool, message }) => {
                 let reason = format!("{pool}: {message}");
-                let infeasible = |spec: &&Spec| point::infeasible(&spec.id, spec.kind, &spec.blueprint, &run, &reason);
+                let infeasible =
+                    |spec: &&Spec| point::infeasible(&spec.id, spec.kind, &spec.blueprint, &run, &reason);
                 return Ok(members.iter().map(infeasible).collect());
             }
             other => other?,
@@ -182,7 +192,9 @@ impl Sweep {
         decisions: &Decisions,
         options: &Options<'_>,
     ) -> Result<Arc<Decisions>, SimError> {
-        if spec.blueprint.eviction.needs_future && twin_key(&spec.blueprint) == crate::twin::own_key(&spec.blueprint) {
+        if spec.blueprint.eviction.needs_future
+            && twin_key(&spec.blueprint) == crate::twin::own_key(&spec.blueprint)
+        {
             return Ok(Arc::new(decisions.clone()));
         }
         let future = self.future(&spec.source, recording, options)?;
@@ -191,14 +203,28 @@ impl Sweep {
 
     fn recording(&self, key: &DecodeKey, options: &Options<'_>) -> Result<Arc<Recording>, SimError> {
         let (path, k, fold, ordinary, near, scores) = key;
-        let newest = if *ordinary { kvtier_traces::Newest::Ordinary } else { kvtier_traces::Newest::Reserved };
+        let newest =
+            if *ordinary { kvtier_traces::Newest::Ordinary } else { kvtier_traces::Newest::Reserved };
         let view = View { k: *k, near: *near, fold: *fold, newest, scores: *scores };
         make_once(&self.decoded[key], || Ok(Recording::decode(path, &view, options.memory)?))
     }
 
-    fn future(&self, key: &DecodeKey, recording: &Recording, options: &Options<'_>) -> Result<Arc<Future>, SimError> {
+    fn future(
+        &self,
+        key: &DecodeKey,
+        recording: &Recording,
+        options: &Options<'_>,
+    ) -> Result<Arc<Future>, SimError> {
         make_once(&self.futures[key], || Ok(Future::build(recording, options.memory)?))
     }
+}
+
+/// A blueprint that can run as far as can be known without reading the trace.
+fn check(config: &RunConfig, trace: &TraceIdentity) -> Result<Blueprint, SimError> {
+    let blueprint = Blueprint::new(config, trace)?;
+    blueprint.check(trace)?;
+    time_config(&blueprint, Variant::Offload, Bytes::ZERO)?;
+    Ok(blueprint)
 }
 
 fn make_once<T>(cell: &Shared<T>, make: impl FnOnce() -> Result<T, SimError>) -> Result<Arc<T>, SimError> {
@@ -213,19 +239,16 @@ fn decode_key(path: &Path, view: &View) -> DecodeKey {
 
 /// Points that read no near misses or no scores replay the recording of those that do, so that it is decoded once.
 fn share_decoding(specs: &mut [Spec]) {
-    let richest: Vec<DecodeKey> = specs
-        .iter()
-        .map(|spec| {
-            let same = |other: &&Spec| {
-                let (a, b) = (&spec.source, &other.source);
-                (&a.0, a.1, a.2, a.3) == (&b.0, b.1, b.2, b.3)
-                    && (b.4 == a.4 || a.4 == 0)
-                    && (b.5 || !a.5)
-            };
-            specs.iter().filter(same).map(|other| other.source.clone()).max().expect("a point is like itself")
-        })
-        .collect();
-    specs.iter_mut().zip(richest).for_each(|(spec, key)| spec.source = key);
+    let keys: BTreeSet<DecodeKey> = specs.iter().map(|spec| spec.source.clone()).collect();
+    let serves = |rich: &DecodeKey, poor: &DecodeKey| {
+        (&rich.0, rich.1, rich.2, rich.3) == (&poor.0, poor.1, poor.2, poor.3)
+            && (rich.4 == poor.4 || poor.4 == 0)
+            && (rich.5 || !poor.5)
+    };
+    for spec in specs {
+        let richest = keys.iter().rev().find(|rich| serves(rich, &spec.source));
+        spec.source = richest.expect("a key serves itself").clone();
+    }
 }
 
 /// Points that decide alike, in order of first appearance: they differ in how time is modelled, not in what is decided.
