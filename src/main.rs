@@ -23,6 +23,7 @@ struct Cli {
 enum Command {
     Replay(commands::replay::Args),
     Sweep(commands::sweep::Args),
+    Mrc(commands::mrc::Args),
     Report(commands::report::Args),
     Check(commands::check::Args),
     Policies(commands::policies::Args),
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Replay(args) => commands::replay::run(args),
         Command::Sweep(args) => commands::sweep::run(args),
+        Command::Mrc(args) => commands::mrc::run(args),
         Command::Report(args) => commands::report::run(&args),
         Command::Check(args) => commands::check::run(args),
         Command::Policies(args) => commands::policies::run(&args),

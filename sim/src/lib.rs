@@ -16,6 +16,7 @@ pub mod kernels;
 pub mod links;
 pub mod machine;
 pub mod model;
+pub mod mrc;
 pub mod overlap;
 mod point;
 mod pointlog;

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod hw;
+pub(crate) mod mrc;
 pub(crate) mod policies;
 pub(crate) mod presets;
 pub(crate) mod replay;

@@ -49,7 +49,8 @@ pub(crate) struct Args {
     run: RunArgs,
 }
 
-const DEFAULTS: &str =
+/// What a command without a configuration file reads.
+pub(super) const DEFAULTS: &str =
     "trace = \"traces/samples/smollm2-pages.parquet\"\nmodel = \"smollm2-135m\"\nmachine = \"h100-pcie5\"\n";
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {

@@ -38,10 +38,16 @@ pub(crate) struct RunArgs {
     threads: Option<NonZeroUsize>,
     /// Memory for each decoded trace; beyond it rows go to a scratch file
     #[arg(long, default_value = "4 GiB")]
-    memory: Bytes,
+    pub(crate) memory: Bytes,
 }
 
 impl RunArgs {
+    /// Threads to use.
+    pub(crate) fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.threads.unwrap_or(cores).get()
+    }
+
     /// Runs a configuration; finished points are logged in `folder` where there is one.
     pub(crate) fn execute(
         &self,
@@ -52,9 +58,8 @@ impl RunArgs {
         let sweep = Sweep::plan(file)?;
         let interrupt = Interrupt::listen()?;
         let bar = output::progress(sweep.len(), "points");
-        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let options = Options {
-            threads: self.threads.unwrap_or(cores).get(),
+            threads: self.threads(),
             memory: self.memory,
             stop: &|| interrupt.asked(),
             finished: &|_| bar.inc(1),

@@ -1,0 +1,83 @@
+//! Block accesses per second of one-pass curves on one core, over the shipped pages held in memory, beside replaying
+//! sixteen sizes: `cargo bench -p kvtier-sim --bench mrc`. One request; decoding and the future are not part of it.
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use kvtier_policies::eviction::{self, EVICTION};
+use kvtier_sim::config::RunConfig;
+use kvtier_sim::engine::Replay;
+use kvtier_sim::mrc::{CurvePolicy, Survey};
+use kvtier_sim::setup::{Blueprint, Run, TraceIdentity};
+use kvtier_traces::{Future, Recording};
+use kvtier_units::{Bytes, Seed};
+use std::path::Path;
+
+fn main() {
+    divan::main();
+}
+
+const POLICIES: [CurvePolicy; 3] = CurvePolicy::ALL;
+
+struct Pages {
+    recording: Recording,
+    future: Future,
+    run: Run,
+}
+
+fn pages() -> Pages {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../traces/samples/smollm2-pages.parquet");
+    let text = format!(
+        "trace = '{}'\nmodel = 'smollm2-135m'\nmachine = 'h100-pcie5'\nbatch.requests = ['s-d01']\nmeasure.from_step = 0\n",
+        samples.display()
+    );
+    let config: RunConfig = toml::from_str(&text).expect("a valid configuration");
+    let trace = TraceIdentity::read(&config.trace, None).expect("the sample is shipped");
+    let blueprint = Blueprint::new(&config, &trace).expect("a valid configuration");
+    let recording =
+        Recording::decode(&samples, &blueprint.view, Bytes(4 << 30)).expect("the sample is valid");
+    let future = Future::build(&recording, Bytes(4 << 30)).expect("it fits in memory");
+    let run = blueprint.lower(&recording).expect("a valid configuration");
+    Pages { recording, future, run }
+}
+
+/// Every size, one pass.
+#[divan::bench(args = POLICIES, sample_count = 10)]
+fn every_size(bencher: Bencher<'_, '_>, policy: CurvePolicy) {
+    let pages = pages();
+    let (run, recording) = (&pages.run, &pages.recording);
+    let survey = Survey { run, recording, future: Some(&pages.future), policy, threads: 1, stop: &|| false };
+    let accesses = survey.exact().expect("it runs").total.accesses;
+    bencher
+        .counter(ItemsCount::new(accesses))
+        .bench_local(|| survey.exact().expect("it runs").total.misses[0]);
+}
+
+/// A tenth of the streams, every size; accesses of the whole.
+#[divan::bench(args = POLICIES, sample_count = 10)]
+fn sampled_tenth(bencher: Bencher<'_, '_>, policy: CurvePolicy) {
+    let pages = pages();
+    let (run, recording) = (&pages.run, &pages.recording);
+    let survey = Survey { run, recording, future: Some(&pages.future), policy, threads: 1, stop: &|| false };
+    let accesses = survey.exact().expect("it runs").total.accesses;
+    let sample = || survey.sample(0.1, Seed(1)).expect("it runs").total.curve.misses[0];
+    bencher.counter(ItemsCount::new(accesses)).bench_local(sample);
+}
+
+/// Sixteen sizes from k to 8.5k, one replay each; accesses of one replay.
+#[divan::bench(args = POLICIES, sample_count = 3)]
+fn sixteen_replays(bencher: Bencher<'_, '_>, policy: CurvePolicy) {
+    let pages = pages();
+    let mut run = pages.run.clone();
+    run.plane.eviction = *eviction::find(EVICTION, policy.name()).expect("a registered policy");
+    let future = policy.needs_future().then_some(&pages.future);
+    let k = run.plane.k;
+    let mut replay = |slots: u32| {
+        run.plane.slots.fill(slots);
+        let replay = Replay { run: &run, recording: &pages.recording, future, stop: &|| false };
+        replay.execute(&mut ()).expect("it runs").whole
+    };
+    let accesses = replay(k).accesses;
+    bencher
+        .counter(ItemsCount::new(accesses))
+        .bench_local(|| (0..16u32).map(|at| replay(k + at * k / 2).misses).sum::<u64>());
+}
