@@ -2,6 +2,7 @@
 //! `bench check|roofline|probe|parity OUT.json`.
 
 #![allow(clippy::print_stdout)] // A program, not a library.
+#![allow(clippy::disallowed_methods)] // Every check draws fresh inputs.
 
 use kvtier_hw::ops::lookup::{Lookup, Policy};
 use kvtier_hw::{Device, HwError, check, parity, probe, roofline};

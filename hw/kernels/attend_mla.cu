@@ -17,21 +17,29 @@ const u32 TILE = 16; // tokens; a step takes two tiles of one stream, or its las
 // A stream's tiles of 16 tokens in the flat list of all, its first entry in `rows`, its tokens.
 struct Row { u32 first_tile, entry, tokens, unused; };
 
+// Rows stand `PITCH` bytes apart in shared memory, an odd number of 16-byte chunks, so that eight rows of a matrix never
+// meet in a bank.
 template <bool FP8> struct Format;
-template <> struct Format<false> { static const u32 BYTES = 1152, CHUNKS = 72, STAGES = 5; };
-template <> struct Format<true> { static const u32 BYTES = 656, CHUNKS = 41, STAGES = 9; };
+template <> struct Format<false> { static const u32 BYTES = 1152, PITCH = 1168, STAGES = 5; };
+template <> struct Format<true> { static const u32 BYTES = 656, PITCH = 656, STAGES = 8; };
 
-// Where 16-byte chunk `chunk` of a staged row stands. Rows of 1152 B would all begin in the same banks; those of 656 B
-// do not.
 template <bool FP8>
-__device__ __forceinline__ u32 place(u32 row, u32 chunk) {
-    return row * Format<FP8>::BYTES + (FP8 ? chunk : (chunk & ~7u) | ((chunk ^ row) & 7)) * 16;
-}
+__device__ __forceinline__ u32 place(u32 row, u32 chunk) { return row * Format<FP8>::PITCH + chunk * 16; }
 
 __device__ __forceinline__ u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
 
-__device__ __forceinline__ void copy16(u32 to, const void *from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
+// A stage's barrier: complete once the expected bytes have landed.
+__device__ __forceinline__ void expect(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+__device__ __forceinline__ void await(u32 barrier, u32 parity) {
+    asm volatile("{ .reg .pred done; again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1; @!done bra again; }" ::"r"(barrier), "r"(parity) : "memory");
+}
+
+// One row by the copy engine of the multiprocessor.
+__device__ __forceinline__ void copy_row(u32 to, const void *from, u32 bytes, u32 barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
 }
 
 __device__ __forceinline__ void load_matrices(u32 (&v)[4], u32 at) {
@@ -112,7 +120,7 @@ __device__ __forceinline__ void score(const u8 *stage, const Queries &q, float4 
             mma_bf16(s[h], a[0], a[1], a[2], a[3], q.at[h][8][0], q.at[h][8][1]);
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
-                const u8 *scales = stage + (lane / 4 + i / 2 * 8) * Format<FP8>::BYTES + LATENT;
+                const u8 *scales = stage + (lane / 4 + i / 2 * 8) * Format<FP8>::PITCH + LATENT;
                 s[h][i] += latent[h][i] * *(const float *)(scales + quarter * 4);
             }
         }
@@ -172,7 +180,7 @@ __device__ __forceinline__ void weigh(Sums &a, u32 (&weights)[2][2][2], const u8
                 s[half][i] = exp2_fast(s[half][i] - a.max[h][i & 1]);
                 a.sum[h][i & 1] += s[half][i];
                 if (FP8) {
-                    const u8 *scales = tiles[half] + (n + i / 2 * 8) * Format<FP8>::BYTES + LATENT;
+                    const u8 *scales = tiles[half] + (n + i / 2 * 8) * Format<FP8>::PITCH + LATENT;
                     s[half][i] *= *(const float *)(scales + warp / 2 * 4);
                 }
             }
@@ -217,52 +225,46 @@ __device__ __forceinline__ void add_rows(Sums &a, const u32 (&weights)[2][2][2],
     }
 }
 
-// Follows the block's steps through its streams, ahead of the attention. A step is two tiles of a stream, or its last
-// one: then the second tile's stage stays unused. Row numbers are read a step before the rows.
+// Follows the block's steps through its streams, ahead of the attention; of one warp. A step is two tiles of a stream,
+// or its last one: then the second stage stays unused. Lanes 0 to 15 copy the rows of first tiles and the others those
+// of second ones, one row each; row numbers are read one step before the rows.
 template <bool FP8>
 struct Feeder {
-    u32 stream, tile, end, base, next, entry, tokens, stage;
-    u32 here, after; // row numbers of the step whose tiles are copied now, and of the next one
-    bool second;
+    u32 stream, tile, end, base, next, entry, tokens, stage, number;
 
     __device__ __forceinline__ void start(const Row *rows, const u32 *list, u32 from, u32 at, u32 stop) {
-        stream = from, tile = at, end = stop, stage = 0, second = false;
+        stream = from, tile = at, end = stop, stage = (threadIdx.x & 31) / 16;
         base = rows[from].first_tile, next = rows[from + 1].first_tile, entry = rows[from].entry, tokens = rows[from].tokens;
-        here = look(rows, list);
-        after = look(rows, list);
+        look(rows, list);
     }
 
-    // Row number of this lane's token of the next step: lanes 0 and 1 hold those of its warp's two rows of the first
-    // tile, lanes 2 and 3 of the second. Past the end of a stream, that of its last token, which is masked.
-    __device__ __forceinline__ u32 look(const Row *rows, const u32 *list) {
-        if (tile >= end) return NONE;
-        u32 half = threadIdx.x / 2 & 1, token = (tile - base + half) * TILE + threadIdx.x / 32 * 2 + (threadIdx.x & 1);
-        bool there = tile + half < min(end, next);
-        u32 number = there ? list[entry + min(token, tokens - 1)] : NONE;
+    // Row number of this lane's token in the next step; past the end of a stream, that of its last token, which is
+    // masked.
+    __device__ __forceinline__ void look(const Row *rows, const u32 *list) {
+        number = NONE;
+        if (tile >= end) return;
+        u32 half = (threadIdx.x & 31) / 16, token = (tile - base + half) * TILE + (threadIdx.x & 15);
+        if (tile + half < min(end, next)) number = list[entry + min(token, tokens - 1)];
         tile = min(tile + 2, next);
         while (tile < end && tile >= next) {
             stream++;
             base = next, next = rows[stream + 1].first_tile, entry = rows[stream].entry, tokens = rows[stream].tokens;
         }
-        return number;
     }
 
-    // Copies the next tile.
-    __device__ __forceinline__ void feed(const u8 *pool, const Row *rows, const u32 *list, u8 *stages) {
-        const u32 CHUNKS = Format<FP8>::CHUNKS;
-        u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-        u32 to = shared_address(stages + stage * (TILE * Format<FP8>::BYTES));
-#pragma unroll
-        for (u32 i = 0; i < (CHUNKS * 2 + 31) / 32; i++) {
-            u32 at = i * 32 + lane, row = at >= CHUNKS, chunk = at - row * CHUNKS;
-            u32 number = __shfl_sync(FULL, here, row + second * 2);
-            if (at < CHUNKS * 2 && number != NONE)
-                copy16(to + place<FP8>(warp * 2 + row, chunk), pool + (u64)number * Format<FP8>::BYTES + chunk * 16);
+    // Copies the next tile of the lanes that take part.
+    __device__ __forceinline__ void feed(bool part, const u8 *pool, const Row *rows, const u32 *list, u32 stages, u32 full) {
+        u32 row = threadIdx.x & 15;
+        bool there = part && number != NONE;
+        if (there && row == 0) expect(full + stage * 8, TILE * Format<FP8>::BYTES);
+        __syncwarp();
+        if (there)
+            copy_row(stages + stage * (TILE * Format<FP8>::PITCH) + place<FP8>(row, 0), pool + (u64)number * Format<FP8>::BYTES,
+                     Format<FP8>::BYTES, full + stage * 8);
+        if (part) {
+            stage = stage + 2 >= Format<FP8>::STAGES ? stage + 2 - Format<FP8>::STAGES : stage + 2;
+            look(rows, list);
         }
-        asm volatile("cp.async.commit_group;");
-        stage = stage + 1 == Format<FP8>::STAGES ? 0 : stage + 1;
-        if (second) here = after, after = look(rows, list);
-        second = !second;
     }
 };
 
@@ -290,17 +292,27 @@ template <bool FP8>
 __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const u32 *list, const Row *rows, u32 streams,
                                        float scale, u16 *out, float *lse, Piece *pieces, u32 least) {
     extern __shared__ __align__(128) u8 stages[];
-    __shared__ float4 exchange[8 * 2 * 32];
-    const u32 STAGES = Format<FP8>::STAGES, STAGE = TILE * Format<FP8>::BYTES;
-    u32 warp = threadIdx.x / 32, t = threadIdx.x & 3, heads = gridDim.y * HEADS;
+    __shared__ float4 exchange[2][8 * 2 * 32];
+    const u32 STAGES = Format<FP8>::STAGES, STAGE = TILE * Format<FP8>::PITCH;
+    __shared__ u64 full[STAGES];
+    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, heads = gridDim.y * HEADS;
     u32 guess = find_first(&rows->first_tile, 4, streams);
     u32 total = rows[streams].first_tile, parts = min(gridDim.x, (total + least - 1) / least);
     u32 at = part_start(blockIdx.x, parts, total), end = part_start(blockIdx.x + 1, parts, total);
     if (blockIdx.x >= parts) at = end = 0;
-    u32 stream = at < end ? find_range(&rows->first_tile, 4, streams, at, guess) : 0, stage = 0;
+    u32 stream = at < end ? find_range(&rows->first_tile, 4, streams, at, guess) : 0, stage = 0, parity = 0, side = 0;
+    u32 full_at = shared_address(full), stages_at = shared_address(stages);
+    if (threadIdx.x < STAGES) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(full_at + threadIdx.x * 8));
+    asm volatile("fence.mbarrier_init.release.cluster;");
+    __syncthreads();
     Feeder<FP8> feeder;
-    feeder.start(rows, list, stream, at, end);
-    for (u32 i = 0; i < STAGES - 2; i++) feeder.feed(pool, rows, list, stages);
+    if (warp == 0) {
+        // All but two stages are fed ahead, and refilled two by two once a step is done: an odd number of stages leaves
+        // the first tile of one step more.
+        feeder.start(rows, list, stream, at, end);
+        for (u32 i = 0; i < (STAGES - 2) / 2; i++) feeder.feed(true, pool, rows, list, stages_at, full_at);
+        if (STAGES % 2) feeder.feed(lane < 16, pool, rows, list, stages_at, full_at);
+    }
     for (u32 which = 0; at < end; stream++) {
         u32 base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
         if (base == next) continue;
@@ -317,19 +329,23 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
                 for (u32 m = 0; m < 4; m++) a.out[m][h][i] = 0;
             }
         for (u32 tile = at; tile < stop; tile += 2) {
-            // Of the tiles that fly, the two oldest have landed, and all warps are done with the two before.
-            asm volatile("cp.async.wait_group %0;" ::"n"(Format<FP8>::STAGES - 4));
-            __syncthreads();
             u32 second = stage + 1 == STAGES ? 0 : stage + 1;
             const u8 *tiles[2] = {stages + stage * STAGE, stages + second * STAGE};
+            await(full_at + stage * 8, parity >> stage & 1);
+            parity ^= 1 << stage;
+            if (tile + 1 < stop) {
+                await(full_at + second * 8, parity >> second & 1);
+                parity ^= 1 << second;
+            }
             stage = second + 1 == STAGES ? 0 : second + 1;
-            feeder.feed(pool, rows, list, stages);
-            feeder.feed(pool, rows, list, stages);
-            score<FP8>(tiles[warp & 1], q, exchange);
+            score<FP8>(tiles[warp & 1], q, exchange[side]);
+            // After this barrier every warp is done with the step before.
             __syncthreads();
+            if (warp == 0) feeder.feed(true, pool, rows, list, stages_at, full_at);
             u32 weights[2][2][2], valid = limit - (tile - base) * TILE;
-            weigh<FP8>(a, weights, tiles, exchange, scale, valid);
+            weigh<FP8>(a, weights, tiles, exchange[side], scale, valid);
             add_rows<FP8>(a, weights, tiles, valid);
+            side ^= 1;
         }
         float sum[2][2];
 #pragma unroll

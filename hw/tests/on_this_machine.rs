@@ -1,6 +1,9 @@
 //! What this machine has decides what runs: kernels compile where the compiler is, and are checked where a device is.
 //! What is missing is said in one line, and skipped.
 
+// A skipped test says why.
+#![allow(clippy::print_stdout)]
+
 use kvtier_hw::{Device, HwError, SOURCES, check, compile, info};
 
 /// The device, or why there is none; anything but its absence fails the test.

@@ -256,8 +256,8 @@ impl Mla {
 
     /// A ring of stages of one tile each.
     fn shared_bytes(self) -> u32 {
-        let stages = if self.fp8 { 9 } else { 5 };
-        stages * TILE * count32(self.row_bytes())
+        let (stages, pitch) = if self.fp8 { (8, 656) } else { (5, 1168) };
+        stages * TILE * pitch
     }
 }
 
