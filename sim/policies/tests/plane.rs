@@ -223,3 +223,15 @@ fn a_request_keeps_its_hash_when_it_leaves_and_order_of_admission_counts() {
     swapped.step(&[0, 1], &script(&[&[2, 3], &[0]]));
     assert_ne!(swapped.decision_hash(), before);
 }
+
+#[test]
+fn state_is_charged_per_block_slot_and_stream() {
+    let bytes = |policy: &str| {
+        let eviction = *eviction::find(EVICTION, policy).unwrap();
+        let config = PlaneConfig { eviction, slots: vec![4, 6], head_groups: 2, ..config(4, 0) };
+        DecisionPlane::new(config).unwrap().metadata_bytes(10)
+    };
+    // Four streams of ten blocks with 4 bytes of page table, and 2 x (4 + 6) slots with 4 bytes of tag.
+    assert_eq!(bytes("lru"), 160 + 20 * (4 + 4));
+    assert_eq!(bytes("echo"), 160 + 20 * (4 + 3) + 4 * (256 * 3 + 1), "the ghost and its step counter");
+}
