@@ -11,6 +11,7 @@ use kvtier_policies::eviction::{BufferShape, EVICTION, Entry};
 use kvtier_policies::{Foresight, HotBuffer, Selection, StreamPlan, WarmLookup};
 use kvtier_units::{BlockId, Seed};
 use std::hint::black_box;
+use std::sync::LazyLock;
 
 fn main() {
     divan::main();
@@ -72,7 +73,7 @@ fn decode_steps() -> Steps {
 
 /// The same trace as a cache simulator reads it: one stream, one block a step, a tenth of all blocks resident.
 fn single_blocks() -> Steps {
-    let trace = trace::sparse_decode(500_000);
+    let trace = trace::sparse_decode(2_000_000);
     let blocks = trace.accesses.iter().copied().map(BlockId);
     Steps::new(blocks.collect(), 1, 1, trace.blocks, trace.blocks / 10)
 }
@@ -101,6 +102,23 @@ fn measure(bencher: divan::Bencher<'_, '_>, steps: &Steps, entry: &Entry) {
         .bench_local_refs(|buffers| black_box(steps.replay(buffers)));
 }
 
+/// Policies that weigh every slot for each victim, or fade all of them each step: made for steps, not for one block
+/// among thousands of slots.
+const BY_STEP: &[&str] = &[
+    "lfu-aging",
+    "hyperbolic",
+    "rank-recency",
+    "aged-score",
+    "attention-mass",
+    "region-utility",
+    "echo",
+    "random",
+];
+
+fn queues() -> impl Iterator<Item = &'static str> {
+    names().filter(|name| !BY_STEP.contains(name))
+}
+
 fn names() -> impl Iterator<Item = &'static str> {
     EVICTION.iter().map(|entry| entry.name)
 }
@@ -111,18 +129,30 @@ fn entry(name: &str) -> &'static Entry {
 
 #[divan::bench(args = names(), sample_count = 9, sample_size = 1, max_time = 1)]
 fn steps_of_64_blocks(bencher: divan::Bencher<'_, '_>, name: &str) {
-    static STEPS: std::sync::LazyLock<Steps> = std::sync::LazyLock::new(decode_steps);
+    static STEPS: LazyLock<Steps> = LazyLock::new(decode_steps);
     measure(bencher, &STEPS, entry(name));
 }
 
-#[divan::bench(args = names(), sample_count = 9, sample_size = 1, max_time = 1)]
+static SINGLES: LazyLock<Steps> = LazyLock::new(single_blocks);
+
+#[divan::bench(args = queues(), sample_count = 9, sample_size = 1, max_time = 1)]
 fn single_block_steps(bencher: divan::Bencher<'_, '_>, name: &str) {
-    static STEPS: std::sync::LazyLock<Steps> = std::sync::LazyLock::new(single_blocks);
-    measure(bencher, &STEPS, entry(name));
+    measure(bencher, &SINGLES, entry(name));
+}
+
+/// The same without plans, as a plain cache simulator runs.
+#[divan::bench(args = queues(), sample_count = 9, sample_size = 1, max_time = 1)]
+fn single_blocks_plain(bencher: divan::Bencher<'_, '_>, name: &str) {
+    let entry = entry(name);
+    let next_use: &[u32] = if entry.needs_future { &SINGLES.next_use } else { &[] };
+    bencher
+        .counter(ItemsCount::new(SINGLES.blocks.len()))
+        .with_inputs(|| SINGLES.buffers(entry))
+        .bench_local_refs(|buffers| black_box(buffers[0].access(&SINGLES.blocks, next_use)));
 }
 
 #[divan::bench(args = names(), sample_count = 9, sample_size = 1, max_time = 1)]
 fn page_steps_of_32(bencher: divan::Bencher<'_, '_>, name: &str) {
-    static STEPS: std::sync::LazyLock<Steps> = std::sync::LazyLock::new(page_steps);
+    static STEPS: LazyLock<Steps> = LazyLock::new(page_steps);
     measure(bencher, &STEPS, entry(name));
 }

@@ -70,7 +70,7 @@ impl RecencyLog {
     ///
     /// # Panics
     /// If fewer are evictable.
-    #[inline]
+    #[inline(always)]
     pub fn victims(&mut self, pins: &Pins<'_>, need: usize, out: &mut Vec<Slot>) {
         let wanted = out.len() + need;
         // The head follows until an entry has to stay; victims are touched before anybody asks again.

@@ -97,6 +97,7 @@ impl<E: EvictionPolicy> Residency<E> {
     }
 
     /// Asks the policy for victims among the evictable slots.
+    #[inline(always)]
     fn choose_victims(
         &mut self,
         selection: &Selection<'_>,
@@ -113,6 +114,7 @@ impl<E: EvictionPolicy> Residency<E> {
     }
 
     /// The slot for the next fill: the lowest free one, else the next victim's.
+    #[inline(always)]
     fn take_slot(&mut self, victim: usize) -> Slot {
         if self.filled < self.tables.block_of.len() {
             self.filled += 1;

@@ -101,13 +101,13 @@ impl SlotQueues {
     }
 
     /// Slots of a queue from the back (oldest) to the front.
-    #[inline]
+    #[inline(always)]
     pub fn from_back(&self, queue: u8) -> impl Iterator<Item = Slot> + '_ {
         std::iter::successors(self.back(queue), |&slot| self.newer(slot))
     }
 
     /// The oldest slot of a queue that may be evicted.
-    #[inline]
+    #[inline(always)]
     pub fn oldest_evictable(&self, queue: u8, pins: &Pins<'_>) -> Option<Slot> {
         self.from_back(queue).find(|&slot| !pins.holds(slot))
     }

@@ -116,6 +116,7 @@ impl ClassicPolicy for Arc {
         self.lists.push_front(OFTEN, slot);
     }
 
+    #[inline]
     fn evict(&mut self, incoming: BlockId, view: &StepView<'_>) -> Slot {
         let back = [ONCE, OFTEN].into_iter().find(|&list| self.ghosts[usize::from(list)].recall(incoming));
         let mut leaves_ghost = true;
@@ -142,6 +143,7 @@ impl ClassicPolicy for Arc {
         victim
     }
 
+    #[inline]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         let [once, often] = &mut self.ghosts;
         let list = if once.take(block) | often.take(block) { OFTEN } else { ONCE };

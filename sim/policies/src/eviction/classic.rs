@@ -50,7 +50,7 @@ impl<P: ClassicPolicy> EvictionPolicy for Classic<P> {
         P::new(params, shape).map(Classic)
     }
 
-    #[inline]
+    #[inline(always)]
     fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
         if let Some(incoming) = view.entering {
             assert_eq!(need, 1, "outside the demand path blocks enter one by one");

@@ -22,6 +22,7 @@ impl EvictionPolicy for Fifo {
         Ok(Fifo { order: RecencyLog::new(shape.slots) })
     }
 
+    #[inline(always)]
     fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
         self.order.victims(&view.pins, need, out);
     }

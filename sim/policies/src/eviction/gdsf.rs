@@ -36,7 +36,7 @@ impl ClassicPolicy for Gdsf {
         Ok(Gdsf { order, value: vec![0; slots], count: vec![0; slots], inflation: 0, now: 0 })
     }
 
-    #[inline(always)]
+    #[inline]
     fn on_hit(&mut self, slot: Slot) {
         self.now += 1;
         self.count[slot.index()] += 1;
@@ -45,6 +45,7 @@ impl ClassicPolicy for Gdsf {
         self.order.raise(slot, priority(value, self.now));
     }
 
+    #[inline]
     fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
         let (victim, _) = self.order.take_smallest(&view.pins);
         // A pinned block below the victim may leave later: inflation never falls.

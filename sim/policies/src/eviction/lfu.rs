@@ -132,6 +132,7 @@ impl ClassicPolicy for Lfu {
         self.link_newest(slot, smaller, count + 1);
     }
 
+    #[inline]
     fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
         let victim = self.ascending().find(|&slot| !view.pins.holds(slot));
         let victim = victim.expect("an evictable slot has a count");

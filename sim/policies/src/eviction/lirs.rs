@@ -180,6 +180,7 @@ impl ClassicPolicy for Lirs {
         }
     }
 
+    #[inline]
     fn evict(&mut self, incoming: BlockId, view: &StepView<'_>) -> Slot {
         // The bound on ghosts must not push out the very block that comes back.
         self.ghosts.recall(incoming);
@@ -198,6 +199,7 @@ impl ClassicPolicy for Lirs {
         victim
     }
 
+    #[inline]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         self.block_of[slot.index()] = block;
         self.slot_of[block.index()] = slot;

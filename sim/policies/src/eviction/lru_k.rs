@@ -105,10 +105,12 @@ impl ClassicPolicy for LruK {
         self.order.raise(slot, priority);
     }
 
+    #[inline]
     fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
         self.order.take_smallest(&view.pins).0
     }
 
+    #[inline]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         self.now += 1;
         self.block_of[slot.index()] = block;

@@ -125,12 +125,13 @@ impl ClassicPolicy for S3Fifo {
         })
     }
 
-    #[inline(always)]
+    #[inline]
     fn on_hit(&mut self, slot: Slot) {
         let hits = &mut self.hits[slot.index()];
         *hits = hits.saturating_add(1);
     }
 
+    #[inline]
     fn evict(&mut self, incoming: BlockId, view: &StepView<'_>) -> Slot {
         self.warming = false;
         self.ghosts.recall(incoming);
@@ -146,6 +147,7 @@ impl ClassicPolicy for S3Fifo {
         victim
     }
 
+    #[inline]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         let back = self.ghosts.take(block);
         let overflow = self.warming && self.queues.len(SMALL) >= self.small_slots;

@@ -30,11 +30,12 @@ impl ClassicPolicy for Sieve {
         Ok(Sieve { queue: SlotQueues::new(shape.slots, 1), visited, hand: None })
     }
 
-    #[inline(always)]
+    #[inline]
     fn on_hit(&mut self, slot: Slot) {
         self.visited[slot.index()] = true;
     }
 
+    #[inline]
     fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
         let mut hand = self.hand;
         let victim = loop {

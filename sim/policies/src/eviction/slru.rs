@@ -97,6 +97,7 @@ impl ClassicPolicy for Slru {
         }
     }
 
+    #[inline]
     fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
         let mut segments = (0u8..).take(self.capacity.len());
         let victim = segments.find_map(|segment| self.segments.oldest_evictable(segment, &view.pins));

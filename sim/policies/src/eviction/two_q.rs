@@ -62,6 +62,7 @@ impl ClassicPolicy for TwoQ {
         }
     }
 
+    #[inline]
     fn evict(&mut self, incoming: BlockId, view: &StepView<'_>) -> Slot {
         self.out.recall(incoming);
         let first = if self.queues.len(IN) > self.in_slots { IN } else { MAIN };
@@ -76,6 +77,7 @@ impl ClassicPolicy for TwoQ {
         victim
     }
 
+    #[inline]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         let queue = if self.out.take(block) { MAIN } else { IN };
         self.queues.push_front(queue, slot);

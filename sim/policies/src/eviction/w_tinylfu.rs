@@ -126,6 +126,7 @@ impl ClassicPolicy for WTinyLfu {
         }
     }
 
+    #[inline]
     fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
         let candidate = self.lists.oldest_evictable(WINDOW, &view.pins);
         let main =
@@ -148,6 +149,7 @@ impl ClassicPolicy for WTinyLfu {
         victim
     }
 
+    #[inline]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         self.sketch.add(block);
         self.block_of[slot.index()] = block;
