@@ -39,10 +39,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         output::say(serde_json::to_string_pretty(&all)?);
         return Ok(ExitCode::SUCCESS);
     }
-    output::say("Eviction of the hot buffers (hot.policy). State is charged to HBM, beside 4 bytes of tag per slot and of");
+    output::say(
+        "Eviction of the hot buffers (hot.policy). State is charged to HBM, beside 4 bytes of tag per slot and of",
+    );
     output::say("page table per block.\n");
     let width = EVICTION.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
-    output::say(format!("{:<width$}  {:>7}  {:>8}  {:>9}  what it does", "policy", "B/slot", "B/block", "B/stream"));
+    output::say(format!(
+        "{:<width$}  {:>7}  {:>8}  {:>9}  what it does",
+        "policy", "B/slot", "B/block", "B/stream"
+    ));
     for entry in EVICTION {
         let state = entry.state;
         let (slot, block, stream) = (state.per_slot, state.per_block, state.per_stream);
