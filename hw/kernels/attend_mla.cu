@@ -12,7 +12,8 @@ const u32 HEADS = 16;
 const u32 LATENT = 512;
 const u32 ROPE = 64;
 const u32 QUERY = LATENT + ROPE;
-const u32 TILE = 16; // tokens; a step takes two tiles of one stream, or its last one
+const u32 TILE = 16; // tokens
+const u32 STEP = 4;  // tiles of one stream, or its last ones
 
 // A stream's tiles of 16 tokens in the flat list of all, its first entry in `rows`, its tokens.
 struct Row { u32 first_tile, entry, tokens, unused; };
@@ -20,8 +21,8 @@ struct Row { u32 first_tile, entry, tokens, unused; };
 // Rows stand `PITCH` bytes apart in shared memory, an odd number of 16-byte chunks, so that eight rows of a matrix never
 // meet in a bank.
 template <bool FP8> struct Format;
-template <> struct Format<false> { static const u32 BYTES = 1152, PITCH = 1168, STAGES = 5; };
-template <> struct Format<true> { static const u32 BYTES = 656, PITCH = 656, STAGES = 8; };
+template <> struct Format<false> { static const u32 BYTES = 1152, PITCH = 1168, STAGES = 11; };
+template <> struct Format<true> { static const u32 BYTES = 656, PITCH = 656, STAGES = 19; };
 
 template <bool FP8>
 __device__ __forceinline__ u32 place(u32 row, u32 chunk) { return row * Format<FP8>::PITCH + chunk * 16; }
@@ -59,24 +60,25 @@ __device__ __forceinline__ u32 widen_fp8(u32 two) {
     return r;
 }
 
-// A warp's share of the queries as right operands: of heads n and n + 8, its quarter of the key dimensions.
-struct Queries { u32 at[2][9][2]; };
+// A warp's share of the queries as right operands: of heads n and n + 8, its half of the key dimensions.
+const u32 KEYS = 18; // products of 16 dimensions
+struct Queries { u32 at[2][KEYS][2]; };
 
-// fp8: eight steps of latent dimensions as f16 and one of rotary ones; bf16: nine steps in plain order.
+// fp8: sixteen products of latent dimensions as f16 and two of rotary ones; bf16: eighteen in plain order.
 template <bool FP8>
 __device__ __forceinline__ void load_queries(Queries &q, const u16 *queries) {
-    u32 quarter = threadIdx.x / 64, n = (threadIdx.x & 31) / 4, t = threadIdx.x & 3;
+    u32 half = threadIdx.x / 128, n = (threadIdx.x & 31) / 4, t = threadIdx.x & 3;
 #pragma unroll
     for (u32 h = 0; h < 2; h++)
 #pragma unroll
-        for (u32 k = 0; k < 9; k++) {
+        for (u32 k = 0; k < KEYS; k++) {
             const u16 *head = queries + (n + 8 * h) * QUERY;
-            if (FP8 && k < 8) {
-                uint2 v = *(const uint2 *)(head + quarter * 128 + k * 16 + t * 4);
+            if (FP8 && k < 16) {
+                uint2 v = *(const uint2 *)(head + half * 256 + k * 16 + t * 4);
                 q.at[h][k][0] = pack_f16(low_bf16(v.x), high_bf16(v.x));
                 q.at[h][k][1] = pack_f16(low_bf16(v.y), high_bf16(v.y));
             } else {
-                const u16 *from = head + (FP8 ? LATENT + quarter * 16 : quarter * 144 + k * 16) + t * 2;
+                const u16 *from = head + (FP8 ? LATENT + half * 32 + (k - 16) * 16 : half * 288 + k * 16) + t * 2;
                 q.at[h][k][0] = *(const u32 *)from;
                 q.at[h][k][1] = *(const u32 *)(from + 8);
             }
@@ -96,70 +98,73 @@ __device__ __forceinline__ u32 dimension(u32 m, u32 i) {
     return threadIdx.x / 32 * 64 + m * 16 + (FP8 ? n * 2 + i / 2 : n + i / 2 * 8);
 }
 
-// Partial scores of this warp's tile over its quarter of the dimensions.
+// Where a warp's partial scores of heads (2t, 2t + 1) + 8 h stand.
+__device__ __forceinline__ u32 slot(u32 half, u32 tile, u32 h) { return ((half * STEP + tile) * 2 + h) * 32 + (threadIdx.x & 31); }
+
+// Partial scores of this warp's tile over its half of the dimensions.
 template <bool FP8>
 __device__ __forceinline__ void score(const u8 *stage, const Queries &q, float4 *exchange) {
-    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, half = warp & 1, quarter = warp / 2;
-    u32 row = lane & 15, chunk_of = lane / 16, base = shared_address(stage);
-    float s[2][4] = {}, latent[2][4] = {};
+    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, half = warp / STEP;
+    u32 chunk_of = lane / 16, at = shared_address(stage) + place<FP8>(lane & 15, 0);
+    float s[2][4] = {}, other[2][2][4] = {};
     u32 a[4];
     if (FP8) {
 #pragma unroll
-        for (u32 k = 0; k < 8; k += 2) {
-            load_matrices(a, base + place<FP8>(row, quarter * 8 + k + chunk_of));
+        for (u32 k = 0; k < 16; k += 2) {
+            load_matrices(a, at + (half * 16 + k + chunk_of) * 16);
 #pragma unroll
             for (u32 i = 0; i < 2; i++)
 #pragma unroll
                 for (u32 h = 0; h < 2; h++)
-                    mma_f16(latent[h], widen_fp8(a[2 * i]), widen_fp8(a[2 * i + 1]), widen_fp8(a[2 * i] >> 16),
+                    mma_f16(other[k / 8][h], widen_fp8(a[2 * i]), widen_fp8(a[2 * i + 1]), widen_fp8(a[2 * i] >> 16),
                             widen_fp8(a[2 * i + 1] >> 16), q.at[h][k + i][0], q.at[h][k + i][1]);
         }
-        load_matrices(a, base + place<FP8>(row, 33 + quarter * 2 + chunk_of));
 #pragma unroll
-        for (u32 h = 0; h < 2; h++) {
-            mma_bf16(s[h], a[0], a[1], a[2], a[3], q.at[h][8][0], q.at[h][8][1]);
+        for (u32 k = 0; k < 2; k++) {
+            load_matrices(a, at + (33 + half * 4 + k * 2 + chunk_of) * 16);
 #pragma unroll
-            for (u32 i = 0; i < 4; i++) {
-                const u8 *scales = stage + (lane / 4 + i / 2 * 8) * Format<FP8>::PITCH + LATENT;
-                s[h][i] += latent[h][i] * *(const float *)(scales + quarter * 4);
-            }
+            for (u32 h = 0; h < 2; h++) mma_bf16(s[h], a[0], a[1], a[2], a[3], q.at[h][16 + k][0], q.at[h][16 + k][1]);
+        }
+#pragma unroll
+        for (u32 i = 0; i < 2; i++) {
+            float2 scale = *(const float2 *)(stage + place<FP8>(lane / 4 + i * 8, 0) + LATENT + half * 8);
+#pragma unroll
+            for (u32 h = 0; h < 2; h++)
+#pragma unroll
+                for (u32 j = 2 * i; j < 2 * i + 2; j++) s[h][j] += other[0][h][j] * scale.x + other[1][h][j] * scale.y;
         }
     } else {
 #pragma unroll
-        for (u32 k = 0; k < 9; k++) {
-            load_matrices(a, base + place<FP8>(row, quarter * 18 + k * 2 + chunk_of));
+        for (u32 k = 0; k < KEYS; k++) {
+            load_matrices(a, at + (half * 36 + k * 2 + chunk_of) * 16);
 #pragma unroll
-            for (u32 h = 0; h < 2; h++) mma_bf16(k % 2 ? latent[h] : s[h], a[0], a[1], a[2], a[3], q.at[h][k][0], q.at[h][k][1]);
+            for (u32 h = 0; h < 2; h++)
+                mma_bf16(k % 3 == 0 ? s[h] : other[k % 3 - 1][h], a[0], a[1], a[2], a[3], q.at[h][k][0], q.at[h][k][1]);
         }
 #pragma unroll
         for (u32 h = 0; h < 2; h++)
 #pragma unroll
-            for (u32 i = 0; i < 4; i++) s[h][i] += latent[h][i];
+            for (u32 i = 0; i < 4; i++) s[h][i] += other[0][h][i] + other[1][h][i];
     }
 #pragma unroll
-    for (u32 h = 0; h < 2; h++) exchange[((quarter * 2 + half) * 2 + h) * 32 + lane] = make_float4(s[h][0], s[h][1], s[h][2], s[h][3]);
+    for (u32 h = 0; h < 2; h++) exchange[slot(half, warp % STEP, h)] = make_float4(s[h][0], s[h][1], s[h][2], s[h][3]);
 }
 
 // Adds the partial scores, turns them into weights as right operands, and rescales the sums.
 template <bool FP8>
-__device__ __forceinline__ void weigh(Sums &a, u32 (&weights)[2][2][2], const u8 *const (&tiles)[2], const float4 *exchange, float scale, u32 valid) {
-    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, n = lane / 4;
+__device__ __forceinline__ void weigh(Sums &a, u32 (&weights)[STEP][2][2], const u8 *const (&tiles)[STEP], const float4 *exchange, float scale, u32 valid) {
+    u32 warp = threadIdx.x / 32, n = (threadIdx.x & 31) / 4;
 #pragma unroll
     for (u32 h = 0; h < 2; h++) {
-        float s[2][4], top[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY};
+        float s[STEP][4], top[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY};
 #pragma unroll
-        for (u32 half = 0; half < 2; half++) {
-            float4 sum = exchange[(half * 2 + h) * 32 + lane];
-#pragma unroll
-            for (u32 quarter = 1; quarter < 4; quarter++) {
-                float4 v = exchange[((quarter * 2 + half) * 2 + h) * 32 + lane];
-                sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
-            }
-            s[half][0] = sum.x, s[half][1] = sum.y, s[half][2] = sum.z, s[half][3] = sum.w;
+        for (u32 tile = 0; tile < STEP; tile++) {
+            float4 x = exchange[slot(0, tile, h)], y = exchange[slot(1, tile, h)];
+            s[tile][0] = x.x + y.x, s[tile][1] = x.y + y.y, s[tile][2] = x.z + y.z, s[tile][3] = x.w + y.w;
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
-                s[half][i] = half * 16 + n + i / 2 * 8 < valid ? s[half][i] * scale : NEGATIVE_INFINITY;
-                top[i & 1] = fmaxf(top[i & 1], s[half][i]);
+                s[tile][i] = tile * TILE + n + i / 2 * 8 < valid ? s[tile][i] * scale : NEGATIVE_INFINITY;
+                top[i & 1] = fmaxf(top[i & 1], s[tile][i]);
             }
         }
         top[0] = max_over_rows(top[0]), top[1] = max_over_rows(top[1]);
@@ -174,36 +179,35 @@ __device__ __forceinline__ void weigh(Sums &a, u32 (&weights)[2][2][2], const u8
             }
         }
 #pragma unroll
-        for (u32 half = 0; half < 2; half++) {
+        for (u32 tile = 0; tile < STEP; tile++) {
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
-                s[half][i] = exp2_fast(s[half][i] - a.max[h][i & 1]);
-                a.sum[h][i & 1] += s[half][i];
-                if (FP8) {
-                    const u8 *scales = tiles[half] + (n + i / 2 * 8) * Format<FP8>::PITCH + LATENT;
-                    s[half][i] *= *(const float *)(scales + warp / 2 * 4);
-                }
+                s[tile][i] = exp2_fast(s[tile][i] - a.max[h][i & 1]);
+                a.sum[h][i & 1] += s[tile][i];
+                // The scale of a row that was never read may be anything.
+                if (FP8) s[tile][i] = tile * TILE < valid ? s[tile][i] * *(const float *)(tiles[tile] + place<FP8>(n + i / 2 * 8, 0) + LATENT + warp / 2 * 4) : 0;
             }
 #pragma unroll
             for (u32 i = 0; i < 2; i++)
-                weights[half][h][i] = transpose8(FP8 ? pack_f16(s[half][2 * i], s[half][2 * i + 1]) : pack_bf16(s[half][2 * i], s[half][2 * i + 1]));
+                weights[tile][h][i] = transpose8(FP8 ? pack_f16(s[tile][2 * i], s[tile][2 * i + 1]) : pack_bf16(s[tile][2 * i], s[tile][2 * i + 1]));
         }
     }
 }
 
 // Adds the weighted rows over this warp's 64 dimensions.
 template <bool FP8>
-__device__ __forceinline__ void add_rows(Sums &a, const u32 (&weights)[2][2][2], const u8 *const (&tiles)[2], u32 valid) {
+__device__ __forceinline__ void add_rows(Sums &a, const u32 (&weights)[STEP][2][2], const u8 *const (&tiles)[STEP], u32 valid) {
     u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, v[4];
+    u32 within = FP8 ? place<FP8>(lane & 15, warp * 4 + lane / 16) : place<FP8>((lane & 7) + lane / 16 * 8, warp * 8 + lane / 8 % 2);
 #pragma unroll
-    for (u32 half = 0; half < 2; half++) {
-        // The second tile may belong to another stream, or never have been read.
-        if (half * TILE >= valid) break;
-        u32 base = shared_address(tiles[half]);
+    for (u32 tile = 0; tile < STEP; tile++) {
+        // Later tiles may belong to another stream, or never have been read.
+        if (tile * TILE >= valid) break;
+        u32 at = shared_address(tiles[tile]) + within;
         if (FP8) {
 #pragma unroll
             for (u32 m = 0; m < 4; m += 2) {
-                load_transposed(v, base + place<FP8>(lane & 15, warp * 4 + m + lane / 16));
+                load_transposed(v, at + m * 16);
 #pragma unroll
                 for (u32 i = 0; i < 2; i++) {
                     // A word holds two dimensions of two tokens; the operand wants two tokens of one dimension.
@@ -211,29 +215,30 @@ __device__ __forceinline__ void add_rows(Sums &a, const u32 (&weights)[2][2][2],
 #pragma unroll
                     for (u32 h = 0; h < 2; h++)
                         mma_f16(a.out[m + i][h], widen_fp8(low), widen_fp8(low >> 16), widen_fp8(high), widen_fp8(high >> 16),
-                                weights[half][h][0], weights[half][h][1]);
+                                weights[tile][h][0], weights[tile][h][1]);
                 }
             }
         } else {
 #pragma unroll
             for (u32 m = 0; m < 4; m++) {
-                load_transposed(v, base + place<FP8>((lane & 7) + lane / 16 * 8, warp * 8 + m * 2 + lane / 8 % 2));
+                load_transposed(v, at + m * 32);
 #pragma unroll
-                for (u32 h = 0; h < 2; h++) mma_bf16(a.out[m][h], v[0], v[1], v[2], v[3], weights[half][h][0], weights[half][h][1]);
+                for (u32 h = 0; h < 2; h++) mma_bf16(a.out[m][h], v[0], v[1], v[2], v[3], weights[tile][h][0], weights[tile][h][1]);
             }
         }
     }
 }
 
-// Follows the block's steps through its streams, ahead of the attention; of one warp. A step is two tiles of a stream,
-// or its last one: then the second stage stays unused. Lanes 0 to 15 copy the rows of first tiles and the others those
-// of second ones, one row each; row numbers are read one step before the rows.
+// Follows the block's steps through its streams, ahead of the attention; of two warps. Sixteen lanes copy the rows of
+// the same tile of each step, one row each; row numbers are read one step before the rows.
 template <bool FP8>
 struct Feeder {
     u32 stream, tile, end, base, next, entry, tokens, stage, number;
 
+    __device__ __forceinline__ u32 place_in_step() const { return threadIdx.x / TILE; }
+
     __device__ __forceinline__ void start(const Row *rows, const u32 *list, u32 from, u32 at, u32 stop) {
-        stream = from, tile = at, end = stop, stage = (threadIdx.x & 31) / 16;
+        stream = from, tile = at, end = stop, stage = place_in_step();
         base = rows[from].first_tile, next = rows[from + 1].first_tile, entry = rows[from].entry, tokens = rows[from].tokens;
         look(rows, list);
     }
@@ -243,9 +248,9 @@ struct Feeder {
     __device__ __forceinline__ void look(const Row *rows, const u32 *list) {
         number = NONE;
         if (tile >= end) return;
-        u32 half = (threadIdx.x & 31) / 16, token = (tile - base + half) * TILE + (threadIdx.x & 15);
-        if (tile + half < min(end, next)) number = list[entry + min(token, tokens - 1)];
-        tile = min(tile + 2, next);
+        u32 mine = tile + place_in_step(), token = (mine - base) * TILE + threadIdx.x % TILE;
+        if (mine < min(end, next)) number = list[entry + min(token, tokens - 1)];
+        tile = min(tile + STEP, next);
         while (tile < end && tile >= next) {
             stream++;
             base = next, next = rows[stream + 1].first_tile, entry = rows[stream].entry, tokens = rows[stream].tokens;
@@ -254,7 +259,7 @@ struct Feeder {
 
     // Copies the next tile of the lanes that take part.
     __device__ __forceinline__ void feed(bool part, const u8 *pool, const Row *rows, const u32 *list, u32 stages, u32 full) {
-        u32 row = threadIdx.x & 15;
+        u32 row = threadIdx.x % TILE;
         bool there = part && number != NONE;
         if (there && row == 0) expect(full + stage * 8, TILE * Format<FP8>::BYTES);
         __syncwarp();
@@ -262,7 +267,7 @@ struct Feeder {
             copy_row(stages + stage * (TILE * Format<FP8>::PITCH) + place<FP8>(row, 0), pool + (u64)number * Format<FP8>::BYTES,
                      Format<FP8>::BYTES, full + stage * 8);
         if (part) {
-            stage = stage + 2 >= Format<FP8>::STAGES ? stage + 2 - Format<FP8>::STAGES : stage + 2;
+            stage = stage + STEP >= Format<FP8>::STAGES ? stage + STEP - Format<FP8>::STAGES : stage + STEP;
             look(rows, list);
         }
     }
@@ -292,10 +297,10 @@ template <bool FP8>
 __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const u32 *list, const Row *rows, u32 streams,
                                        float scale, u16 *out, float *lse, Piece *pieces, u32 least) {
     extern __shared__ __align__(128) u8 stages[];
-    __shared__ float4 exchange[2][8 * 2 * 32];
+    __shared__ float4 exchange[2][WARPS * 2 * 32];
     const u32 STAGES = Format<FP8>::STAGES, STAGE = TILE * Format<FP8>::PITCH;
     __shared__ u64 full[STAGES];
-    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, heads = gridDim.y * HEADS;
+    u32 warp = threadIdx.x / 32, heads = gridDim.y * HEADS;
     u32 guess = find_first(&rows->first_tile, 4, streams);
     u32 total = rows[streams].first_tile, parts = min(gridDim.x, (total + least - 1) / least);
     u32 at = part_start(blockIdx.x, parts, total), end = part_start(blockIdx.x + 1, parts, total);
@@ -306,12 +311,12 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
     asm volatile("fence.mbarrier_init.release.cluster;");
     __syncthreads();
     Feeder<FP8> feeder;
-    if (warp == 0) {
-        // All but two stages are fed ahead, and refilled two by two once a step is done: an odd number of stages leaves
-        // the first tile of one step more.
+    bool feeds = threadIdx.x < STEP * TILE;
+    if (feeds) {
+        // All stages but those of a step are fed ahead, and refilled as steps are done.
         feeder.start(rows, list, stream, at, end);
-        for (u32 i = 0; i < (STAGES - 2) / 2; i++) feeder.feed(true, pool, rows, list, stages_at, full_at);
-        if (STAGES % 2) feeder.feed(lane < 16, pool, rows, list, stages_at, full_at);
+        for (u32 i = 0; i < STAGES - STEP; i += STEP)
+            feeder.feed(i + feeder.place_in_step() < STAGES - STEP, pool, rows, list, stages_at, full_at);
     }
     for (u32 which = 0; at < end; stream++) {
         u32 base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
@@ -328,21 +333,23 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
 #pragma unroll
                 for (u32 m = 0; m < 4; m++) a.out[m][h][i] = 0;
             }
-        for (u32 tile = at; tile < stop; tile += 2) {
-            u32 second = stage + 1 == STAGES ? 0 : stage + 1;
-            const u8 *tiles[2] = {stages + stage * STAGE, stages + second * STAGE};
-            await(full_at + stage * 8, parity >> stage & 1);
-            parity ^= 1 << stage;
-            if (tile + 1 < stop) {
-                await(full_at + second * 8, parity >> second & 1);
-                parity ^= 1 << second;
+        for (u32 tile = at; tile < stop; tile += STEP) {
+            const u8 *tiles[STEP];
+#pragma unroll
+            for (u32 i = 0; i < STEP; i++) {
+                tiles[i] = stages + stage * STAGE;
+                if (tile + i < stop) {
+                    await(full_at + stage * 8, parity >> stage & 1);
+                    parity ^= 1 << stage;
+                }
+                stage = stage + 1 == STAGES ? 0 : stage + 1;
             }
-            stage = second + 1 == STAGES ? 0 : second + 1;
-            score<FP8>(tiles[warp & 1], q, exchange[side]);
+            u32 own = warp % STEP;
+            score<FP8>(own < 2 ? (own ? tiles[1] : tiles[0]) : own == 2 ? tiles[2] : tiles[3], q, exchange[side]);
             // After this barrier every warp is done with the step before.
             __syncthreads();
-            if (warp == 0) feeder.feed(true, pool, rows, list, stages_at, full_at);
-            u32 weights[2][2][2], valid = limit - (tile - base) * TILE;
+            if (feeds) feeder.feed(true, pool, rows, list, stages_at, full_at);
+            u32 weights[STEP][2][2], valid = limit - (tile - base) * TILE;
             weigh<FP8>(a, weights, tiles, exchange[side], scale, valid);
             add_rows<FP8>(a, weights, tiles, valid);
             side ^= 1;
@@ -375,13 +382,13 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
         }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attend_mla_bf16(const u16 *queries, const u8 *pool, const u32 *list, const Row *rows, u32 streams, float scale, u16 *out,
                 float *lse, Piece *pieces, u32 *, u32 least) {
     attend<false>(queries, pool, list, rows, streams, scale, out, lse, pieces, least);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attend_mla_fp8(const u16 *queries, const u8 *pool, const u32 *list, const Row *rows, u32 streams, float scale, u16 *out,
                float *lse, Piece *pieces, u32 *, u32 least) {
     attend<true>(queries, pool, list, rows, streams, scale, out, lse, pieces, least);

@@ -15,7 +15,7 @@ const TILE: u32 = 16;
 /// Threads of a block of grouped-query attention, of which a multiprocessor holds one.
 const THREADS: u32 = 384;
 /// Thread blocks of latent attention per multiprocessor.
-const LATENT_BLOCKS_PER_SM: u32 = 2;
+const LATENT_BLOCKS_PER_SM: u32 = 1;
 /// Query heads of latent attention that one thread block serves.
 const LATENT_HEADS: u32 = 16;
 
@@ -256,7 +256,7 @@ impl Mla {
 
     /// A ring of stages of one tile each.
     fn shared_bytes(self) -> u32 {
-        let (stages, pitch) = if self.fp8 { (8, 656) } else { (5, 1168) };
+        let (stages, pitch) = if self.fp8 { (19, 656) } else { (11, 1168) };
         stages * TILE * pitch
     }
 }

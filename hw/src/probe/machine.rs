@@ -1,15 +1,16 @@
 //! The machine file of a probed machine: measured figures in place of those of a machine file of the same kind.
 
 use super::Probe;
+use crate::DeviceInfo;
 use toml::{Table, Value};
 
 /// A machine file named `name`: `base`, whose figures are replaced where this probe measured them. What the probe does
 /// not measure (arithmetic rates, lower tiers, the fitted transfer model) keeps the base's value and source.
-pub fn machine_file(probe: &Probe, base: &Table, name: &str, date: &str) -> Table {
+pub fn machine_file(probe: &Probe, device: &DeviceInfo, base: &Table, name: &str, date: &str) -> Table {
     let mut machine = base.clone();
     machine.insert("name".into(), Value::String(name.into()));
-    let driver = probe.device.driver.as_deref().unwrap_or("unknown");
-    let source = format!("probe of {}, {date}, {}, driver {driver}", name, probe.device.name);
+    let driver = device.driver.as_deref().unwrap_or("unknown");
+    let source = format!("probe of {}, {date}, {}, driver {driver}", name, device.name);
     let ceilings = &probe.ceilings;
     let mut set = |section: &str, field: &str, value: String| {
         let entry = machine.entry(section).or_insert_with(|| Value::Table(Table::new()));
@@ -21,7 +22,7 @@ pub fn machine_file(probe: &Probe, base: &Table, name: &str, date: &str) -> Tabl
         }
     };
     let rate = |gigabytes: f64| format!("{gigabytes:.1} GB/s");
-    set("gpu", "hbm_capacity", format!("{} MiB", probe.device.memory >> 20));
+    set("gpu", "hbm_capacity", format!("{} MiB", device.memory >> 20));
     set("gpu", "hbm_read", rate(ceilings.read));
     set("kernels", "graph_node", format!("{:.0} ns", ceilings.graph_node * 1000.0));
     set("kernels", "submission", format!("{} ns", probe.submission_ns));
@@ -35,7 +36,6 @@ pub fn machine_file(probe: &Probe, base: &Table, name: &str, date: &str) -> Tabl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DeviceInfo;
     use crate::roofline::Ceilings;
 
     #[test]
@@ -55,7 +55,6 @@ mod tests {
         let ceilings =
             Ceilings { copy: 3000.0, read: 3100.04, to_device: 54.5, to_host: 55.0, graph_node: 0.7944 };
         let probe = Probe {
-            device,
             ceilings,
             to_device_duplex: 43.0,
             to_host_duplex: 43.5,
@@ -71,7 +70,7 @@ mod tests {
                            hbm_read = { value = \"1 TB/s\", kind = \"specified\", source = \"s\" }"
                 .parse()
                 .unwrap();
-        let machine = machine_file(&probe, &base, "mine", "2026-11-23");
+        let machine = machine_file(&probe, &device, &base, "mine", "2026-11-23");
         assert_eq!(machine["gpu"]["hbm_read"]["value"].as_str(), Some("3100.0 GB/s"));
         assert_eq!(machine["gpu"]["hbm_read"]["kind"].as_str(), Some("measured"));
         assert_eq!(machine["gpu"]["bf16"]["value"].as_str(), Some("690 TFLOP/s"));

@@ -6,7 +6,7 @@ mod transfers;
 
 use crate::ops::dense::Dense;
 use crate::roofline::{Ceilings, ceilings};
-use crate::{Device, DeviceInfo, HwError, Spread, Stream};
+use crate::{Device, HwError, Spread, Stream};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -34,8 +34,6 @@ pub struct TransferRow {
 /// Everything measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Probe {
-    /// The device.
-    pub device: DeviceInfo,
     /// Bandwidths of memory and link.
     pub ceilings: Ceilings,
     /// Host to device while the other direction is busy, GB/s.
@@ -97,7 +95,6 @@ pub fn run(device: &Device, pinned_bytes: usize) -> Result<Probe, HwError> {
     bench.copies()?;
     bench.gathers()?;
     Ok(Probe {
-        device: device.info().clone(),
         ceilings,
         to_device_duplex,
         to_host_duplex,

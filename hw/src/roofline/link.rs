@@ -98,71 +98,91 @@ fn by_size(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
     Ok(())
 }
 
-/// 656-byte rows of 64 requests x 2048 misses over the whole region: as they come, and with the sort in the timing.
-fn small_rows(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
-    let (requests, per, region) = (64usize, 2048usize, bench.pinned_bytes);
-    for block_bytes in [656u32, 1152] {
-        let mut moves = Vec::new();
-        let mut fills = Vec::new();
-        let slice = count32(region / block_bytes as usize / requests);
-        // A request draws from 128 Ki rows of its slice, as one of 128k tokens does.
-        let context = slice.min(131_072);
-        for request in 0..count32(requests) {
-            let mut chosen: Vec<u32> = (0..context).collect();
-            let (chosen, _) = chosen.partial_shuffle(&mut link.rng, per);
-            for (at, &mut block) in (0u32..).zip(chosen) {
-                fills.push([block, at, u32::MAX, 0]);
-                moves.push(Move { home: request * slice + block, frame: request * count32(per) + at });
-            }
+/// Misses of many requests, as moves in the order in which they were drawn and as fills to be put in address order.
+struct Misses {
+    moves: Moves,
+    fills: DeviceBuffer<[u32; 4]>,
+    count: DeviceBuffer<u32>,
+    home_base: DeviceBuffer<u32>,
+    frame_base: DeviceBuffer<u32>,
+    context: u32,
+}
+
+/// Requests and misses of each, in [`small_rows`].
+const REQUESTS: usize = 64;
+const PER_REQUEST: usize = 2048;
+
+/// Distinct misses of every request, from 128 Ki rows of its slice of the region, as one of 128k tokens draws.
+fn draw_misses(bench: &Bench, link: &mut Link, block_bytes: u32) -> Result<Misses, HwError> {
+    let (requests, per) = (count32(REQUESTS), count32(PER_REQUEST));
+    let slice = count32(bench.pinned_bytes / block_bytes as usize / REQUESTS);
+    let context = slice.min(131_072);
+    let (mut moves, mut fills) = (Vec::new(), Vec::new());
+    for request in 0..requests {
+        let mut all: Vec<u32> = (0..context).collect();
+        let (chosen, _) = all.partial_shuffle(&mut link.rng, PER_REQUEST);
+        for (at, &mut block) in (0u32..).zip(chosen) {
+            fills.push([block, at, u32::MAX, 0]);
+            moves.push(Move { home: request * slice + block, frame: request * per + at });
         }
-        let device = &bench.device;
-        let (unsorted, sorted) = (Moves::from_host(device, &moves)?, Moves::from_host(device, &moves)?);
-        let fills = DeviceBuffer::from_host(device, &fills)?;
-        let count = DeviceBuffer::from_host(device, &vec![count32(per); requests])?;
-        let bases = |by: u32| {
-            DeviceBuffer::from_host(device, &(0..count32(requests)).map(|r| r * by).collect::<Vec<_>>())
+    }
+    let device = &bench.device;
+    let bases = |by: u32| DeviceBuffer::from_host(device, &(0..requests).map(|r| r * by).collect::<Vec<_>>());
+    Ok(Misses {
+        moves: Moves::from_host(device, &moves)?,
+        fills: DeviceBuffer::from_host(device, &fills)?,
+        count: DeviceBuffer::from_host(device, &vec![per; REQUESTS])?,
+        home_base: bases(slice)?,
+        frame_base: bases(per)?,
+        context,
+    })
+}
+
+/// Small rows of 64 requests x 2048 misses over the whole region: as they come, and with the sort in the timing.
+fn small_rows(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
+    let (requests, per) = (REQUESTS, PER_REQUEST);
+    for block_bytes in [656u32, 1152] {
+        let drawn = draw_misses(bench, link, block_bytes)?;
+        let sorted = Moves {
+            list: DeviceBuffer::filled(&bench.device, requests * per, 0xff)?,
+            count: DeviceBuffer::filled(&bench.device, 1, 0)?,
         };
-        let (home_base, frame_base) = (bases(slice)?, bases(count32(per))?);
-        let zero = DeviceBuffer::<u32>::filled(device, 1, 0)?;
+        let zero = DeviceBuffer::<u32>::filled(&bench.device, 1, 0)?;
         let list = Fills {
-            fills: &fills,
-            count: &count,
+            fills: &drawn.fills,
+            count: &drawn.count,
             stride: count32(per),
-            home_base: &home_base,
-            frame_base: &frame_base,
+            home_base: &drawn.home_base,
+            frame_base: &drawn.frame_base,
             streams: count32(requests),
-            blocks: context,
+            blocks: drawn.context,
         };
         let pools = link.pools(block_bytes);
         let bytes = (requests * per) as u64 * u64::from(block_bytes);
+        let against = ("large copy", bench.ceilings.to_device);
         for grid in [16u32, 33, 66, 132] {
             let width = Width::shared(grid);
-            let shape = format!("{requests} x {per} x {block_bytes} B, {} GiB, grid {grid}", region >> 30);
+            let shape = format!(
+                "{requests} x {per} x {block_bytes} B, {} GiB, grid {grid}",
+                bench.pinned_bytes >> 30
+            );
             let time = bench
                 .stream
-                .time_in_graph(2, 5, |_| link.swap.swap_in(&bench.stream, pools, &unsorted, width))?;
-            bench.bandwidth(
-                "swap-in",
-                shape.clone(),
-                bytes,
-                time,
-                ("large copy", bench.ceilings.to_device),
-                None,
-            );
+                .time_in_graph(2, 5, |_| link.swap.swap_in(&bench.stream, pools, &drawn.moves, width))?;
+            bench.bandwidth("swap-in", shape.clone(), bytes, time, against, None);
             let time = bench.stream.time_in_graph(2, 5, |_| {
                 // SAFETY: both counters live until the measurement is over.
                 unsafe { crate::copy_async(&bench.stream, sorted.count.address(), zero.address(), 4) }?;
                 link.swap.order(&bench.stream, &list, &sorted)?;
                 link.swap.swap_in(&bench.stream, pools, &sorted, width)
             })?;
-            let goal = (block_bytes == 656).then_some(0.75);
             bench.bandwidth(
                 "sort and swap-in",
                 shape,
                 bytes,
                 time,
-                ("large copy", bench.ceilings.to_device),
-                goal,
+                against,
+                (block_bytes == 656).then_some(0.75),
             );
         }
         let time = bench.stream.time_in_graph(4, 5, |_| {
@@ -170,13 +190,8 @@ fn small_rows(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
             unsafe { crate::copy_async(&bench.stream, sorted.count.address(), zero.address(), 4) }?;
             link.swap.order(&bench.stream, &list, &sorted)
         })?;
-        bench.duration(
-            "sort",
-            format!("{requests} x {per} of {context}"),
-            time,
-            ("one graph node", bench.ceilings.graph_node),
-            None,
-        );
+        let shape = format!("{requests} x {per} of {}", drawn.context);
+        bench.duration("sort", shape, time, ("one graph node", bench.ceilings.graph_node), None);
     }
     Ok(())
 }

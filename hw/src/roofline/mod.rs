@@ -7,7 +7,7 @@ mod memory;
 mod select;
 
 use crate::ops::dense::Dense;
-use crate::{Device, DeviceInfo, HwError, Spread, Stream};
+use crate::{Device, HwError, Spread, Stream};
 use serde::Serialize;
 
 pub use memory::Ceilings;
@@ -39,8 +39,6 @@ pub struct Row {
 /// All rows of one run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Table {
-    /// The device.
-    pub device: DeviceInfo,
     /// Bandwidths measured in this run.
     pub ceilings: Ceilings,
     /// The rows.
@@ -158,5 +156,5 @@ pub fn run(
             section(&mut bench)?;
         }
     }
-    Ok(Table { device: device.info().clone(), ceilings: bench.ceilings, rows: bench.rows })
+    Ok(Table { ceilings: bench.ceilings, rows: bench.rows })
 }
