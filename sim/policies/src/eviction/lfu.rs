@@ -101,8 +101,8 @@ impl ClassicPolicy for Lfu {
     const NAME: &'static str = "lfu";
     const SUMMARY: &'static str =
         "evicts the least often selected since it was loaded, then the least recently";
-    /// Two links and the node; a node of five words.
-    const STATE: StateClass = StateClass { per_slot: 32, per_block: 0, per_stream: 0 };
+    /// The count and the time of the last access, which the lists only keep in order.
+    const STATE: StateClass = StateClass { per_slot: 8, per_block: 0, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
