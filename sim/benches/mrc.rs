@@ -9,7 +9,7 @@ use kvtier_sim::engine::Replay;
 use kvtier_sim::mrc::{CurvePolicy, Survey};
 use kvtier_sim::setup::{Blueprint, Run, TraceIdentity};
 use kvtier_traces::{Future, Recording};
-use kvtier_units::{Bytes, Seed};
+use kvtier_units::Bytes;
 use std::path::Path;
 
 fn main() {
@@ -50,17 +50,6 @@ fn every_size(bencher: Bencher<'_, '_>, policy: CurvePolicy) {
     bencher
         .counter(ItemsCount::new(accesses))
         .bench_local(|| survey.exact().expect("it runs").total.misses[0]);
-}
-
-/// A tenth of the streams, every size; accesses of the whole.
-#[divan::bench(args = POLICIES, sample_count = 10)]
-fn sampled_tenth(bencher: Bencher<'_, '_>, policy: CurvePolicy) {
-    let pages = pages();
-    let (run, recording) = (&pages.run, &pages.recording);
-    let survey = Survey { run, recording, future: Some(&pages.future), policy, threads: 1, stop: &|| false };
-    let accesses = survey.exact().expect("it runs").total.accesses;
-    let sample = || survey.sample(0.1, Seed(1)).expect("it runs").total.curve.misses[0];
-    bencher.counter(ItemsCount::new(accesses)).bench_local(sample);
 }
 
 /// Sixteen sizes from k to 8.5k, one replay each; accesses of one replay.

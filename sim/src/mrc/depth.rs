@@ -8,6 +8,8 @@ use super::pass::{Part, Shape, StepInput};
 const ABSENT: u32 = u32::MAX;
 /// The group of the blocks of the start; step i makes group i + 1.
 const START: u32 = 0;
+/// The place of the block that grew in the group's step.
+const GROWN: u32 = 0;
 
 /// One stream's lru stack.
 pub(crate) struct Depths {
@@ -23,6 +25,8 @@ pub(crate) struct Depths {
     live: Fenwick,
     total: u32,
     now: u32,
+    /// Groups whose grown block found all k slots of the smallest buffer pinned: only larger ones hold it. Newest last.
+    homebound: Vec<u32>,
     tally: Tally,
     /// First touches of blocks of the start: hits from their depth on where they are resident.
     first: Tally,
@@ -48,6 +52,7 @@ impl Depths {
             live,
             total: shape.full,
             now: START,
+            homebound: Vec::new(),
             tally: Tally::new(shape.most),
             first: Tally::new(shape.most),
             shape,
@@ -62,7 +67,7 @@ impl Depths {
     }
 
     /// Blocks at least as recent as the one at this place.
-    fn depth(&self, group: u32, place: u32) -> usize {
+    fn depth(&self, group: u32, place: u32) -> u32 {
         let bits = match group {
             START => &self.start[..],
             group => &self.bits[(group as usize - 1) * self.words..][..self.words],
@@ -70,24 +75,51 @@ impl Depths {
         let (word, bit) = (place as usize / 64, place % 64);
         let before: u32 = bits[..word].iter().map(|word| word.count_ones()).sum();
         let within = before + (bits[word] & ((1 << bit) - 1)).count_ones();
-        (self.total - self.live.up_to(group) + within) as usize + 1
+        self.total - self.live.up_to(group) + within + 1
+    }
+
+    /// The smallest buffer that holds the block at this place.
+    fn threshold(&self, group: u32, place: u32) -> u32 {
+        let (depth, k) = (self.depth(group, place), self.shape.k);
+        if self.homebound.is_empty() || (depth <= k && place != GROWN) {
+            return depth;
+        }
+        if place == GROWN && self.homebound.contains(&group) {
+            return depth.max(k + 1);
+        }
+        let above = self.homebound.iter().filter(|&&other| other >= group).count();
+        if depth as usize - above <= k as usize { k } else { depth }
+    }
+
+    /// Notes a block that all but the smallest buffer take in. One with k blocks of the smallest buffer above it is
+    /// forgotten: nothing below it is in that buffer, with or without it.
+    fn note_homebound(&mut self, now: u32) {
+        let mut homebound = std::mem::take(&mut self.homebound);
+        let mut above = homebound.len();
+        homebound.retain(|&group| {
+            above -= 1;
+            (self.depth(group, GROWN) - 1) as usize - above < self.shape.k as usize
+        });
+        homebound.push(now);
+        self.homebound = homebound;
     }
 
     /// Looks every block up in the stack as it stands.
     #[inline]
     fn count(&mut self, input: &StepInput<'_>) {
-        let base = self.shape.base() as usize;
+        let k = self.shape.k as usize;
+        let homebound = self.homebound.last() == Some(&self.now);
         for block in input.blocks {
             let (group, place) = self.last[block.index()];
             if group == self.now && group != START {
                 // Nothing came after the last step's selection: resident in every buffer.
-                self.tally.thresholds[base] += 1;
+                self.tally.thresholds[k + usize::from(homebound && place == GROWN)] += 1;
             } else if group == ABSENT {
                 self.tally.never += 1;
             } else {
-                let depth = self.depth(group, place);
+                let threshold = self.threshold(group, place) as usize;
                 let tally = if group == START { &mut self.first } else { &mut self.tally };
-                tally.thresholds[depth] += 1;
+                tally.thresholds[threshold] += 1;
             }
         }
     }
@@ -108,6 +140,9 @@ impl Part for Depths {
                 continue;
             }
             self.group(group)[old as usize / 64] &= !(1 << (old % 64));
+            if old == GROWN {
+                self.homebound.retain(|&other| other != group);
+            }
             if group == previous {
                 moved += 1;
             } else {
@@ -127,6 +162,9 @@ impl Part for Depths {
         }
         self.live.add(now, size);
         self.now = now;
+        if input.grown.is_some() && input.blocks.len() == self.shape.k as usize {
+            self.note_homebound(now);
+        }
     }
 
     fn finish(&self, curve: &mut Curve) {

@@ -1,15 +1,15 @@
-//! Size k of a stream that grows, by plain replay: a block that is filled while all slots are pinned stays at home there
-//! and nowhere else, so that size does not lie on the same stack.
+//! Size k of lru-step where blocks grow, by plain replay: a block filled while all slots are pinned stays at home there and
+//! nowhere else, and then the orders of that size and the next are too far apart for inclusion.
 
-use super::curve::{Curve, CurvePolicy};
+use super::curve::Curve;
 use super::pass::{Part, Shape, StepInput};
-use kvtier_policies::eviction::{Belady, BufferShape, EvictionPolicy, Lru, LruStep, NoParams};
-use kvtier_policies::{Foresight, HotBuffer, Residency, Selection, StreamPlan, WarmLookup};
+use kvtier_policies::eviction::{BufferShape, EvictionPolicy, LruStep, NoParams};
+use kvtier_policies::{HotBuffer, Residency, Selection, StreamPlan, WarmLookup};
 use kvtier_units::{BlockId, Seed};
 
 /// A hot buffer of k slots.
 pub(crate) struct Direct {
-    buffer: Box<dyn HotBuffer>,
+    buffer: Residency<LruStep>,
     plan: StreamPlan,
     step: u32,
     misses: u64,
@@ -17,30 +17,21 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    pub(crate) fn new(policy: CurvePolicy, shape: &Shape, first_uses: &[u32]) -> Direct {
+    pub(crate) fn new(shape: &Shape) -> Direct {
         let buffer = BufferShape { slots: shape.k, blocks: shape.blocks, k: shape.k, seed: Seed(0) };
-        let mut buffer = match policy {
-            CurvePolicy::Lru => build::<Lru>(buffer),
-            CurvePolicy::LruStep => build::<LruStep>(buffer),
-            CurvePolicy::Belady => build::<Belady>(buffer),
-        };
+        let policy =
+            LruStep::new(NoParams {}, buffer).expect("a policy without parameters has none to refuse");
+        let mut buffer = Residency::new(policy, buffer);
         if shape.recent {
             buffer.mark_prefilled(shape.full);
         }
         if shape.recent || shape.full <= shape.k {
             let blocks: Vec<BlockId> =
                 (shape.full.saturating_sub(shape.k)..shape.full).map(BlockId).collect();
-            let uses: Vec<u32> =
-                blocks.iter().filter_map(|block| first_uses.get(block.index()).copied()).collect();
-            buffer.start(&blocks, &uses);
+            buffer.start(&blocks, &[]);
         }
         Direct { buffer, plan: StreamPlan::default(), step: 0, misses: 0, cold: 0 }
     }
-}
-
-fn build<E: EvictionPolicy<Params = NoParams>>(shape: BufferShape) -> Box<dyn HotBuffer> {
-    let policy = E::new(NoParams {}, shape).expect("a policy without parameters has none to refuse");
-    Box::new(Residency::new(policy, shape))
 }
 
 impl Part for Direct {
@@ -51,10 +42,7 @@ impl Part for Direct {
             near: &[],
             newest: input.newest,
             grown: input.grown.map(|(block, _)| block),
-            foresight: Some(Foresight {
-                next_use: input.next_use,
-                grown_next_use: input.grown.map_or(u32::MAX, |(_, next_use)| next_use),
-            }),
+            foresight: None,
         };
         self.buffer.step(self.step, &selection, None, WarmLookup::NONE, &mut self.plan);
         self.step += 1;

@@ -26,9 +26,10 @@
 //! thresholds exist, but the order within a step has to be asked of each size (`order.rs`).
 //!
 //! **Growth** enters as most recent, with S pinned: at C > |S| this is a step whose selection is S and the new block, for
-//! all three. At C = |S| no slot is unpinned and the block stays at home, so R(k) is no longer the top of the same
-//! stack, and for lru-step not even within R(k + 1). Curves of streams that grow therefore begin at k + 1, and size k is
-//! replayed (`direct.rs`).
+//! all three. At C = |S|, which is k, no slot is unpinned and the block stays at home. Where the order is the same at every
+//! size the argument holds all the same, with the new block as the one that C = k + 1 adds: belady puts it behind the first
+//! k, lru leaves it out of the depths of that one size. For lru-step it breaks the claim between k and k + 1, so there the
+//! stack begins at k + 1 and size k is replayed (`direct.rs`).
 //!
 //! **Start.** `recent` holds the last C blocks, least recent first: top C of one order. `cold` holds nothing below F, the
 //! blocks of the prompt, and all of them from F on: inclusion holds on either side of F, each with a start of its own;

@@ -37,25 +37,20 @@ pub(crate) struct Shape {
     pub(crate) steps: u32,
     /// Whether buffers start with the last blocks of the prompt, whatever their size.
     pub(crate) recent: bool,
-    /// Whether any step fills a block that then enters the buffers.
-    pub(crate) grows: bool,
+    /// The smallest size from which inclusion holds.
+    pub(crate) base: u32,
 }
 
 impl Shape {
-    /// The smallest size from which inclusion holds.
-    pub(crate) fn base(&self) -> u32 {
-        self.k + u32::from(self.grows)
-    }
-
     /// Sizes whose buffers start empty, both ends included.
     pub(crate) fn sizes_without_start(&self) -> Option<(u32, u32)> {
-        let sizes = (self.base(), self.full.checked_sub(1)?.min(self.most));
+        let sizes = (self.base, self.full.checked_sub(1)?.min(self.most));
         (!self.recent && sizes.0 <= sizes.1).then_some(sizes)
     }
 
     /// Sizes whose buffers start with blocks of the prompt, both ends included.
     pub(crate) fn sizes_with_start(&self) -> Option<(u32, u32)> {
-        let least = if self.recent { self.base() } else { self.full.max(self.base()) };
+        let least = if self.recent { self.base } else { self.full.max(self.base) };
         (least <= self.most).then_some((least, self.most))
     }
 }
@@ -80,8 +75,8 @@ impl Pass {
     /// A pass at its start; `first_uses` holds the first use of each block for policies that need the future.
     pub(crate) fn new(policy: CurvePolicy, shape: Shape, first_uses: &[u32]) -> Pass {
         let mut parts: Vec<Box<dyn Part>> = Vec::new();
-        if shape.grows {
-            parts.push(Box::new(Direct::new(policy, &shape, first_uses)));
+        if shape.base > shape.k {
+            parts.push(Box::new(Direct::new(&shape)));
         }
         if policy == CurvePolicy::Lru {
             parts.push(Box::new(Depths::new(shape)));

@@ -4,6 +4,7 @@
 use super::curve::{Curve, Tally};
 use super::pass::{Part, Shape, StepInput};
 use kvtier_units::BlockId;
+use std::cmp::{Ordering, Reverse};
 
 /// Which of two blocks a buffer keeps longer.
 pub(crate) trait Order: Send {
@@ -40,8 +41,9 @@ pub(crate) struct Stack<O> {
     epoch: u32,
     entering: Vec<u32>,
     front: Vec<(u32, u32)>,
-    /// Displaced blocks with their keys, the least first.
+    /// Displaced blocks with their keys, the best first, from `head` on.
     pool: Vec<(u32, u32)>,
+    head: usize,
     tally: Tally,
 }
 
@@ -61,6 +63,7 @@ impl<O: Order> Stack<O> {
             entering: Vec::new(),
             front: Vec::new(),
             pool: Vec::new(),
+            head: 0,
             tally: Tally::new(shape.most),
         }
     }
@@ -70,6 +73,7 @@ impl<O: Order> Stack<O> {
         let held = self.stack.len().min(self.base);
         let displaced = self.entering.len().saturating_sub(self.base - held);
         self.pool.clear();
+        self.head = 0;
         if displaced > 0 {
             let (order, slots) = (&self.order, self.sizes.0);
             self.front.clear();
@@ -77,13 +81,14 @@ impl<O: Order> Stack<O> {
             self.front
                 .extend(self.stack[..held].iter().filter(stays).map(|&block| (order.key(block), block)));
             let least_first = |a: &(u32, u32), b: &(u32, u32)| {
-                a.0.cmp(&b.0).then_with(|| order.above(a.1, b.1, slots).cmp(&order.above(b.1, a.1, slots)))
+                let above = || if order.above(a.1, b.1, slots) { Ordering::Greater } else { Ordering::Less };
+                a.0.cmp(&b.0).then_with(above)
             };
             if displaced < self.front.len() {
                 self.front.select_nth_unstable_by(displaced, least_first);
             }
             self.pool.extend_from_slice(&self.front[..displaced]);
-            self.pool.sort_unstable();
+            self.pool.sort_unstable_by_key(|&displaced| Reverse(displaced));
         }
         let mut freed = self.pool.iter();
         for &block in &self.entering {
@@ -99,10 +104,23 @@ impl<O: Order> Stack<O> {
         }
     }
 
+    /// Puts a block that found every slot of the front pinned right behind it.
+    fn enter_behind(&mut self, block: u32) {
+        self.pool.clear();
+        self.head = 0;
+        if let Some(place) = self.stack.get_mut(self.base) {
+            let displaced = std::mem::replace(place, block);
+            self.pool.push((self.order.key(displaced), displaced));
+        } else {
+            self.stack.push(block);
+        }
+        self.at[block as usize] = place_of(self.base);
+        self.sink(self.base + 1);
+    }
+
     /// Sinks the pool: each further slot keeps the best of the pool and of the block that was there.
-    fn sink(&mut self) {
-        let mut place = self.base;
-        while let Some(&(best_key, _)) = self.pool.last() {
+    fn sink(&mut self, mut place: usize) {
+        while let Some(&(best_key, _)) = self.pool.get(self.head) {
             if let Some(&block) = self.stack.get(place) {
                 if self.pinned_in[block as usize] != self.epoch {
                     let key = self.order.key(block);
@@ -110,8 +128,7 @@ impl<O: Order> Stack<O> {
                         place += 1;
                         continue;
                     }
-                    let below = self.pool.partition_point(|&(other, _)| other < key);
-                    self.pool.insert(below, (key, block));
+                    self.hold(key, block);
                 }
             } else {
                 self.stack.push(ABSENT);
@@ -123,14 +140,24 @@ impl<O: Order> Stack<O> {
         }
     }
 
+    /// Adds to the pool; further down the stack are mostly older blocks, so this is mostly at its end.
+    #[inline]
+    fn hold(&mut self, key: u32, block: u32) {
+        self.pool.push((key, block));
+        let mut at = self.pool.len() - 1;
+        while at > self.head && self.pool[at - 1].0 < key {
+            self.pool[at] = self.pool[at - 1];
+            at -= 1;
+        }
+        self.pool[at] = (key, block);
+    }
+
     /// Takes out what a buffer of `slots` keeps longest.
     #[inline]
     fn take_best(&mut self, slots: u32) -> u32 {
-        let last = self.pool.len() - 1;
-        let (key, mut best) = self.pool[last];
-        let mut at = last;
-        for other in (0..last).rev() {
-            let (same, block) = self.pool[other];
+        let (key, mut best) = self.pool[self.head];
+        let mut at = self.head;
+        for (other, &(same, block)) in self.pool.iter().enumerate().skip(self.head + 1) {
             if same != key {
                 break;
             }
@@ -138,7 +165,8 @@ impl<O: Order> Stack<O> {
                 (at, best) = (other, block);
             }
         }
-        self.pool.remove(at);
+        self.pool.copy_within(self.head..at, self.head + 1);
+        self.head += 1;
         best
     }
 }
@@ -173,12 +201,17 @@ impl<O: Order> Part for Stack<O> {
             assert_eq!(self.at[grown.index()], ABSENT, "a growing block was never in the buffer");
             self.pinned_in[grown.index()] = self.epoch;
             self.order.grow(grown, next_use);
-            self.entering.push(grown.0);
         }
         self.order.end_step();
+        // With every slot of the front pinned, the new block finds no room in it.
+        let behind = input.grown.filter(|_| input.blocks.len() == self.base);
+        self.entering.extend(input.grown.filter(|_| behind.is_none()).map(|(grown, _)| grown.0));
         if !self.entering.is_empty() {
             self.enter();
-            self.sink();
+            self.sink(self.base);
+        }
+        if let Some((grown, _)) = behind {
+            self.enter_behind(grown.0);
         }
     }
 

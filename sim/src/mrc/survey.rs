@@ -162,6 +162,7 @@ impl Survey<'_> {
         assert_eq!(future.is_some(), self.policy.needs_future(), "belady is given the future");
         let uses = future.map(|future| first_uses(recording, future, request, visit.offset)).transpose()?;
         let grown = |step: u32| self.grown(request, visit.offset + step);
+        let grows = (0..visit.steps).any(|step| grown(step).is_some());
         let shape = Shape {
             k: self.least(),
             most,
@@ -169,7 +170,7 @@ impl Survey<'_> {
             blocks: self.blocks(visit),
             steps: visit.steps,
             recent: self.run.plane.start == Start::Recent,
-            grows: (0..visit.steps).any(|step| grown(step).is_some()),
+            base: self.least() + u32::from(self.policy == CurvePolicy::LruStep && grows),
         };
         let first = |stream: usize| uses.as_ref().map_or(&[][..], |uses| uses.of(stream));
         let mut passes: Vec<Pass> =
