@@ -28,8 +28,11 @@ enum Cell {
     Absent,
 }
 
-/// Columns computed from the others, for readers of the table; ignored when points are read back.
-const DERIVED: [(&str, fn(&Point) -> f64); 2] =
+/// A column computed from the others: its name and how.
+type Derived = (&'static str, fn(&Point) -> f64);
+
+/// Derived columns, for readers of the table; ignored when points are read back.
+const DERIVED: [Derived; 2] =
     [("tokens_per_s", |point| point.time.tokens_per_s()), ("miss_ratio", |point| point.steady.miss_ratio())];
 
 /// Writes `bytes` to a temporary name beside `path`, then renames it.
