@@ -166,7 +166,9 @@ fn steps_out_of_order() {
 #[test]
 fn a_recording_that_stops_early() {
     let cut = |trace: &mut Trace| {
-        (trace.steps.truncate(1), trace.blocks.truncate(1), trace.scores.truncate(1));
+        trace.steps.truncate(1);
+        trace.blocks.truncate(1);
+        trace.scores.truncate(1);
     };
     refused(cut, &["rows end before request 0, step 1", "output_steps"]);
 }

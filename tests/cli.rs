@@ -93,7 +93,7 @@ fn presets_lists_and_shows_every_constant_with_its_source() {
     for name in names {
         let shown = Outcome::of(["presets", name]).ended(0).out;
         let lines: Vec<&str> = shown.lines().collect();
-        assert!(lines.len() >= 2 && lines.len() % 2 == 0, "a constant, then its source: {shown}");
+        assert!(lines.len() >= 2 && lines.len().is_multiple_of(2), "a constant, then its source: {shown}");
         for pair in lines.chunks(2) {
             let kinds = ["(measured)", "(specified)", "(fitted)", "(assumed)"];
             assert!(kinds.iter().any(|kind| pair[0].ends_with(kind)), "{}", pair[0]);

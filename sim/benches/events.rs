@@ -18,7 +18,7 @@ fn main() {
 /// Each event taken schedules another, a random time ahead; so many wait at any time.
 #[divan::bench(args = [16, 1_000, 100_000])]
 fn hold(bencher: Bencher<'_, '_>, waiting: usize) {
-    const EVENTS: u64 = 1_000_000;
+    const EVENTS: usize = 1_000_000;
     let mut random = Seed(1).stream("bench.hold");
     let steps: Vec<u64> = (0..4_096).map(|_| 1 + random.next_u64() % 10_000).collect();
     bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
@@ -26,7 +26,7 @@ fn hold(bencher: Bencher<'_, '_>, waiting: usize) {
         (0..waiting as u64).for_each(|event| queue.schedule(Nanos(event % 997), 0, event));
         for at in 0..EVENTS {
             let (now, event) = queue.pop().expect("each event is followed by another");
-            queue.schedule(now + Nanos(steps[at as usize % steps.len()]), (event & 3) as u8, event);
+            queue.schedule(now + Nanos(steps[at % steps.len()]), (event & 3) as u8, event);
         }
         queue.now()
     });

@@ -1,6 +1,8 @@
 //! Curves against replays: every size of small random traces under every start, growth and batch, several sizes of
 //! the shipped pages, and how often the interval of a sample holds the exact ratio.
 
+#![allow(clippy::unwrap_used)] // a failing test may panic
+
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::{PlaneConfig, Schedule, Start, prefetch};
 use kvtier_sim::batch::StreamMap;
@@ -53,7 +55,7 @@ struct Case {
     /// Entries of the prompt and steps of each request.
     requests: Vec<(u32, u32)>,
     /// Of ten blocks of a selection, those kept for the next.
-    kept: u64,
+    kept: u32,
     newest: Newest,
     start: Start,
     seats: u32,
@@ -68,7 +70,7 @@ fn cases() -> impl Strategy<Value = Case> {
     let newest = prop_oneof![3 => Just(Newest::Reserved), 1 => Just(Newest::Ordinary)];
     let start = prop_oneof![Just(Start::Cold), Just(Start::Recent)];
     let batch = (1u32..4, 0u32..5, 1usize..4, 0u32..6);
-    (shape, requests, 0u64..10, newest, start, batch).prop_map(
+    (shape, requests, 0u32..10, newest, start, batch).prop_map(
         |(shape, requests, kept, newest, start, batch)| {
             let (seed, layers, head_groups, k, entries_per_block) = shape;
             let (seats, stagger, model_layers, measure_from) = batch;
@@ -124,20 +126,21 @@ impl Case {
             .collect();
         let mut writer = TraceWriter::create(path, header).unwrap();
         let mut random = Seed(self.seed).stream("rows");
-        let mut below = |n: u64| random.next_u64() % n;
+        let mut below = |n: u32| u32::try_from(random.next_u64() % u64::from(n)).unwrap();
         for (number, request) in (0u32..).zip(&requests) {
             let streams = usize::from(self.layers) * usize::from(self.head_groups);
             let mut selected: Vec<Vec<u32>> = vec![Vec::new(); streams];
             for step in 0..request.output_steps {
-                let blocks = u64::from(request.blocks_at(step, self.entries_per_block));
+                let blocks = request.blocks_at(step, self.entries_per_block);
                 for (stream, row) in (0u16..).zip(&mut selected) {
                     row.retain(|_| below(10) < self.kept);
-                    let wanted = (1 + below(u64::from(self.k))).min(blocks) as usize;
+                    let wanted = (1 + below(self.k)).min(blocks) as usize;
                     row.truncate(wanted);
                     while row.len() < wanted {
-                        let block = u32::try_from(below(blocks)).unwrap();
+                        let block = below(blocks);
                         if !row.contains(&block) {
-                            row.insert(below(row.len() as u64 + 1) as usize, block);
+                            let rank = below(u32::try_from(row.len()).unwrap() + 1);
+                            row.insert(rank as usize, block);
                         }
                     }
                     let place = Place {
