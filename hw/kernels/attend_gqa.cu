@@ -229,7 +229,7 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
     __shared__ u32 arrivals;
     Piece<GROUP> *pieces = (Piece<GROUP> *)pieces_raw;
     u32 lane = threadIdx.x & 31, n = lane / 4, t = lane & 3;
-    u32 guess = find_first(&rows->first_tile, 4, streams);
+    Guess guess = find_first(&rows->first_tile, 4, streams);
     u32 total = rows[streams].first_tile, parts = min(gridDim.x, (total + least - 1) / least);
     u32 at = part_start(blockIdx.x, parts, total), end = part_start(blockIdx.x + 1, parts, total);
     if (blockIdx.x >= parts) at = end = 0;

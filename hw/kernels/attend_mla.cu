@@ -301,7 +301,7 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
     const u32 STAGES = Format<FP8>::STAGES, STAGE = TILE * Format<FP8>::PITCH;
     __shared__ u64 full[STAGES];
     u32 warp = threadIdx.x / 32, heads = gridDim.y * HEADS;
-    u32 guess = find_first(&rows->first_tile, 4, streams);
+    Guess guess = find_first(&rows->first_tile, 4, streams);
     u32 total = rows[streams].first_tile, parts = min(gridDim.x, (total + least - 1) / least);
     u32 at = part_start(blockIdx.x, parts, total), end = part_start(blockIdx.x + 1, parts, total);
     if (blockIdx.x >= parts) at = end = 0;

@@ -124,23 +124,26 @@ __device__ __forceinline__ u32 arrive(u32 *counter) {
     return before;
 }
 
-// This lane's first probe of `find_range`, read ahead of knowing what is sought.
-__device__ __forceinline__ u32 find_first(const u32 *first, u32 stride, u32 n) {
-    u32 probe = (threadIdx.x & 31) * ((n + 31) / 32);
-    return probe < n ? first[probe * stride] : NONE;
+// This lane's two first probes of `find_range`, read ahead of knowing what is sought.
+struct Guess { u32 low, high; };
+
+__device__ __forceinline__ Guess find_first(const u32 *first, u32 stride, u32 n) {
+    u32 step = (n + 63) / 64, low = (threadIdx.x & 31) * step, high = low + 32 * step;
+    return {low < n ? first[low * stride] : NONE, high < n ? first[high * stride] : NONE};
 }
 
 // The index i with first[i] <= at < first[i + 1], for ascending `first` of `n` + 1 elements that stand `stride` apart; by
-// a whole warp, whose first probes are `guess`.
-__device__ __forceinline__ u32 find_range(const u32 *first, u32 stride, u32 n, u32 at, u32 guess) {
-    u32 lane = threadIdx.x & 31, low = 0, high = n, value = guess;
+// a whole warp, whose first probes are `guess`. `at` is below NONE.
+__device__ __forceinline__ u32 find_range(const u32 *first, u32 stride, u32 n, u32 at, Guess guess) {
+    u32 lane = threadIdx.x & 31, step = (n + 63) / 64;
+    u32 low_ok = __ballot_sync(FULL, guess.low <= at), high_ok = __ballot_sync(FULL, guess.high <= at);
+    u32 low = (high_ok ? 63 - __clz(high_ok) : 31 - __clz(low_ok)) * step, high = min(n, low + step);
     while (high - low > 1) {
-        u32 step = (high - low + 31) / 32;
-        u32 ok = __ballot_sync(FULL, low + lane * step < high && value <= at);
+        step = (high - low + 31) / 32;
+        u32 probe = low + lane * step;
+        u32 ok = __ballot_sync(FULL, probe < high && first[probe * stride] <= at);
         low += (31 - __clz(ok)) * step;
         high = min(high, low + step);
-        u32 probe = low + lane * ((high - low + 31) / 32);
-        value = probe < high && high - low > 1 ? first[probe * stride] : NONE;
     }
     return low;
 }

@@ -35,7 +35,8 @@ fn pages(policy: &str) -> Pages {
     let config: RunConfig = toml::from_str(&text).expect("a valid configuration");
     let trace = TraceIdentity::read(&config.trace, None).expect("the sample is shipped");
     let blueprint = Blueprint::new(&config, &trace).expect("a valid configuration");
-    let recording = Recording::decode(&samples, &blueprint.view, Bytes(4 << 30)).expect("the sample is valid");
+    let recording =
+        Recording::decode(&samples, &blueprint.view, Bytes(4 << 30)).expect("the sample is valid");
     let future = Future::build(&recording, Bytes(4 << 30)).expect("it fits in memory");
     let run = blueprint.lower(&recording).expect("a valid configuration");
     Pages { recording, future, run, needs_future: blueprint.eviction.needs_future }

@@ -81,7 +81,8 @@ pub(crate) fn baseline(
     recording: &Recording,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Point, SimError> {
-    let (variant, selects) = if kind == PointKind::Dense { (Variant::Dense, false) } else { (Variant::Resident, true) };
+    let (variant, selects) =
+        if kind == PointKind::Dense { (Variant::Dense, false) } else { (Variant::Resident, true) };
     let (machine, model) = (&blueprint.machine, &blueprint.model);
     let longest = |&request: &u32| {
         let request = &recording.requests()[request as usize];
@@ -132,8 +133,10 @@ pub(crate) fn baseline(
 fn resident_layer(batch: &BatchStep<'_>, run: &Run, layer: usize) -> LayerWork {
     let heads = run.map.head_groups();
     let streams = batch.participants.len() * heads;
-    let mut work =
-        LayerWork { streams: u32::try_from(streams).expect("fewer than 2^32 streams"), ..LayerWork::default() };
+    let mut work = LayerWork {
+        streams: u32::try_from(streams).expect("fewer than 2^32 streams"),
+        ..LayerWork::default()
+    };
     for (at, participant) in batch.participants.iter().enumerate() {
         work.candidate_blocks += u64::from(participant.context_blocks) * heads as u64;
         work.selected_blocks += (0..heads).map(|head| batch.selected(at, layer * heads + head)).sum::<u64>();

@@ -47,7 +47,9 @@ pub fn summarise(name: &str, config: &str, points: &[Point]) -> Summary {
     let mut notes = BTreeSet::new();
     let mut rows: BTreeMap<(String, String, u32, u32), MissRow> = BTreeMap::new();
     for point in points {
-        notes.extend([&point.note, &point.config.mapping].into_iter().filter(|note| !note.is_empty()).cloned());
+        notes.extend(
+            [&point.note, &point.config.mapping].into_iter().filter(|note| !note.is_empty()).cloned(),
+        );
         let config = &point.config;
         let plain = config.prefetch == "none" && config.warm_frames == 0 && point.kind == PointKind::Offload;
         if point.status != Status::Ok || !plain {

@@ -32,7 +32,11 @@ const SWAP_IN: [(&str, Mechanism); 4] = [
 ///
 /// # Errors
 /// If a name is unknown; the error suggests the nearest.
-pub fn time_config(blueprint: &Blueprint, variant: Variant, request_region: Bytes) -> Result<TimeConfig, SimError> {
+pub fn time_config(
+    blueprint: &Blueprint,
+    variant: Variant,
+    request_region: Bytes,
+) -> Result<TimeConfig, SimError> {
     let time = &blueprint.config.time;
     Ok(TimeConfig {
         variant,
@@ -45,7 +49,12 @@ pub fn time_config(blueprint: &Blueprint, variant: Variant, request_region: Byte
     })
 }
 
-fn choose<T: Copy>(field: &'static str, what: &'static str, name: &str, all: &[(&'static str, T)]) -> Result<T, PolicyError> {
+fn choose<T: Copy>(
+    field: &'static str,
+    what: &'static str,
+    name: &str,
+    all: &[(&'static str, T)],
+) -> Result<T, PolicyError> {
     all.iter().find(|(known, _)| *known == name).map(|&(_, value)| value).ok_or_else(|| {
         let known: Vec<&str> = all.iter().map(|(known, _)| *known).collect();
         PolicyError::unknown(field, what, name, &known)
@@ -57,7 +66,12 @@ impl Timer {
     ///
     /// # Errors
     /// If a time setting is unknown.
-    pub fn new(blueprint: &Blueprint, variant: Variant, run: &Run, recording: &Recording) -> Result<Timer, SimError> {
+    pub fn new(
+        blueprint: &Blueprint,
+        variant: Variant,
+        run: &Run,
+        recording: &Recording,
+    ) -> Result<Timer, SimError> {
         let attention = &blueprint.model.attention;
         let last = |&request: &u32| {
             let request = request as usize;

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 /// List machines and models, or show one preset with the source of every constant
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  kvtier presets\n  kvtier presets h100-pcie5\n  kvtier presets h100-pcie5 --toml > mine.toml")]
+#[command(
+    after_help = "Examples:\n  kvtier presets\n  kvtier presets h100-pcie5\n  kvtier presets h100-pcie5 --toml > mine.toml"
+)]
 pub(crate) struct Args {
     /// Preset to show
     name: Option<String>,
@@ -18,13 +20,17 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(name) = &args.name else {
-        let names = |list: &[(&str, &str)]| list.iter().map(|(name, _)| format!("  {name}")).collect::<Vec<_>>().join("\n");
+        let names = |list: &[(&str, &str)]| {
+            list.iter().map(|(name, _)| format!("  {name}")).collect::<Vec<_>>().join("\n")
+        };
         output::say(format!("machines\n{}\n\nmodels\n{}", names(MACHINES), names(MODELS)));
         return Ok(ExitCode::SUCCESS);
     };
     let Some((_, text)) = MACHINES.iter().chain(MODELS).find(|(preset, _)| preset == name) else {
         let known: Vec<&str> = MACHINES.iter().chain(MODELS).map(|(name, _)| *name).collect();
-        let hint = kvtier_policies::nearest(name, &known).map(|best| format!("did you mean \"{best}\"? ")).unwrap_or_default();
+        let hint = kvtier_policies::nearest(name, &known)
+            .map(|best| format!("did you mean \"{best}\"? "))
+            .unwrap_or_default();
         bail!("unknown preset `{name}`; {hint}one of: {}", known.join(", "));
     };
     if args.toml {

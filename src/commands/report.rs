@@ -18,9 +18,15 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let points = table::read_parquet(&args.dir.join("points.parquet"))?;
     let path = args.dir.join("summary.json");
-    let text = std::fs::read_to_string(&path).map_err(|source| SimError::Io { path: path.clone(), verb: "read", source })?;
-    let summary: Summary = serde_json::from_str(&text)
-        .map_err(|error| SimError::Config { path, message: format!("not a summary ({error}); run the sweep again") })?;
+    let text = std::fs::read_to_string(&path).map_err(|source| SimError::Io {
+        path: path.clone(),
+        verb: "read",
+        source,
+    })?;
+    let summary: Summary = serde_json::from_str(&text).map_err(|error| SimError::Config {
+        path,
+        message: format!("not a summary ({error}); run the sweep again"),
+    })?;
     write(&args.dir, &points, &summary)?;
     output::say(format!("report: {}", args.dir.join("report.html").display()));
     Ok(ExitCode::SUCCESS)

@@ -112,11 +112,17 @@ fn info(reader: &TraceReader) -> anyhow::Result<()> {
     let header = reader.header();
     let scores = header.score.as_deref().unwrap_or("none");
     let lines = [
-        ("model", format!("{}, {} layers x {} head groups", header.model, header.layers.len(), header.head_groups)),
+        (
+            "model",
+            format!("{}, {} layers x {} head groups", header.model, header.layers.len(), header.head_groups),
+        ),
         ("block", format!("{} entries, {}", header.entries_per_block, header.bytes_per_block)),
         ("selection", format!("k {}, {} extra ranks, by {}", header.k, header.extra, header.selector)),
         ("scores", scores.to_owned()),
-        ("rows", format!("{} in {} row groups, {}", reader.rows(), reader.row_groups(), reader.file_bytes()?)),
+        (
+            "rows",
+            format!("{} in {} row groups, {}", reader.rows(), reader.row_groups(), reader.file_bytes()?),
+        ),
         ("hash", format!("{:016x}", reader.file_hash()?)),
         ("provenance", header.provenance.clone()),
         ("licence", header.licence.clone()),
@@ -126,7 +132,9 @@ fn info(reader: &TraceReader) -> anyhow::Result<()> {
         .requests()
         .iter()
         .map(|request| {
-            let prefix = request.prefix_group.map_or("-".into(), |group| format!("{} of {group}", request.prefix_entries));
+            let prefix = request
+                .prefix_group
+                .map_or("-".into(), |group| format!("{} of {group}", request.prefix_entries));
             vec![
                 request.id.clone(),
                 request.kind.clone(),

@@ -134,7 +134,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
         for (batch, goal) in [(1usize, None), (8, Some(0.80)), (64, Some(0.95))] {
             let (gqa, tokens) = (Gqa { page, group }, 2048);
             let i = inputs(bench, &kernels, gqa, batch, tokens)?;
-            let least_choices: &[u32] = if batch == 1 { &[2, 4, 8] } else { &[4, 8] };
+            let least_choices: &[u32] = if batch == 1 { &[8, 12, 16] } else { &[8, 12] };
             for &least in least_choices {
                 let time = bench.stream.time_in_graph(i.readings.len(), 20, |at| {
                     kernels.attend(&bench.stream, gqa, &i.call(at), Split { least, spare: 0 })

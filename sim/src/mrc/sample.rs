@@ -145,7 +145,7 @@ fn stratum(fraction: f64, visits: usize, heads: usize) -> usize {
 
 /// Draws streams within each stratum of `size` streams of the model, as ascending (visit, model stream): those with the
 /// least hashes.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)] // a fraction of a count
 fn draw(fraction: f64, seed: Seed, visits: usize, streams: usize, size: usize) -> Vec<(usize, usize)> {
     let wanted = ((fraction * (visits * size) as f64).ceil() as usize).max(2);
     let mut drawn = Vec::new();
@@ -164,7 +164,7 @@ fn draw(fraction: f64, seed: Seed, visits: usize, streams: usize, size: usize) -
 }
 
 /// The stratified ratio estimate over some strata. Counts are exact; floats enter here and reach no decision.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // counts, rounded
 fn estimate(strata: &[Moments]) -> Estimate {
     let scale = |stratum: &Moments| stratum.of as f64 / stratum.n as f64;
     let scaled = |count: &dyn Fn(&Moments) -> u64| -> f64 {
@@ -185,7 +185,7 @@ fn estimate(strata: &[Moments]) -> Estimate {
 }
 
 /// Half the width of the 95% interval of a ratio, by linearisation: residuals are misses less the ratio times accesses.
-#[allow(clippy::cast_precision_loss)]
+#[allow(clippy::cast_precision_loss)] // statistics
 fn half_width_of(strata: &[Moments], at: usize, misses: f64, accesses: f64) -> f64 {
     if accesses == 0.0 {
         return 0.0;

@@ -37,7 +37,8 @@ pub(crate) type Unit = (&'static str, u64);
 /// Reads `text` as a whole number of base units.
 pub(crate) fn parse(text: &str, units: &[Unit], base: &'static str) -> Result<u64, ParseUnitError> {
     let trimmed = text.trim();
-    let split = trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '_')).unwrap_or(trimmed.len());
+    let split =
+        trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '_')).unwrap_or(trimmed.len());
     let (number, unit) = (trimmed[..split].trim(), trimmed[split..].trim());
     let Some(&(_, scale)) = units.iter().find(|(name, _)| *name == unit) else {
         let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
@@ -72,8 +73,12 @@ fn scale_decimal(number: &str, scale: u64) -> Result<u64, DecimalFault> {
 
 /// `value` with three significant digits in the largest unit that keeps it at or above one.
 pub(crate) fn show(value: u64, units: &[Unit]) -> String {
-    let &(name, scale) =
-        units.iter().rev().find(|(_, scale)| value >= *scale).or(units.first()).expect("a quantity has units");
+    let &(name, scale) = units
+        .iter()
+        .rev()
+        .find(|(_, scale)| value >= *scale)
+        .or(units.first())
+        .expect("a quantity has units");
     let whole = value / scale;
     let rest = u128::from(value % scale);
     let digits = 3usize.saturating_sub(whole.to_string().len());
