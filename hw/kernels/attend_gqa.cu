@@ -2,8 +2,9 @@
 // PAGE keys and then PAGE values. Work is cut evenly over all streams into tiles of 16 tokens (split KV); a block that
 // finishes a stream's last piece combines the pieces.
 //
-// Both products run on tensor cores straight from registers: keys and values are loaded in the layout of the
-// left operand, which fixes the dimensions only up to an order that queries and outputs follow. No shared memory.
+// Both products run on tensor cores straight from registers: keys and values are loaded in the layout of the left
+// operand, which fixes the dimensions only up to an order that queries and outputs follow. Shared memory only serves to
+// add up the warps' results.
 
 // One block of twelve warps fills a multiprocessor's registers: beside kernels that wait on the host link, whole
 // multiprocessors are left to those.

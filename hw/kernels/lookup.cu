@@ -1,6 +1,7 @@
 // One step of residency for all streams of a layer in one launch: look-up, miss compaction, victims, fill, touch,
 // prefetch and growth, exactly as the decision plane does them on the host. One block of 1024 threads per stream;
-// every list is compacted by ballots over contiguous runs, so that no order depends on timing.
+// every list is compacted by ballots over contiguous runs, so that no order depends on timing. The two kernels are long
+// functions because the phases of a step share registers and shared memory.
 
 const u32 THREADS = 1024;
 const u32 WARPS = THREADS / 32;

@@ -3,7 +3,8 @@
 // the yardstick.
 
 // Copies word by word; `moves` pairs a home block (x) with a frame (y). Every thread block starts at another place
-// of its chunk: blocks of 32 KiB and more would otherwise be walked in step, and meet in the same memory channels.
+// of its chunk. Without that, 32 blocks of 32 KiB moved at 25 GB/s instead of 43 (H100, PCIe 5.0): presumably all
+// thread blocks walk their blocks in step and meet in the same channels of host memory.
 template <bool TO_DEVICE>
 __device__ __forceinline__ void move_flat(uint4 *home, uint4 *frames, const uint2 *moves, u32 count, u32 words) {
     const u32 UNROLL = 4;
