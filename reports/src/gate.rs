@@ -140,8 +140,16 @@ impl Expectation {
 /// What tells the points of a baseline apart.
 fn label(point: &Point) -> String {
     let config = &point.config;
-    let mut label =
-        format!("{} {} C={} {} {}", config.trace, config.policy, config.slots, config.start, config.newest);
+    let mut label = format!(
+        "{} {} C={} k={} requests={} {} {}",
+        config.trace, config.policy, config.slots, config.k, config.concurrency, config.start, config.newest
+    );
+    if config.fold > 1 {
+        label += &format!(" fold={}", config.fold);
+    }
+    if !config.mapping.is_empty() {
+        label += &format!(" as {}", config.model);
+    }
     if config.prefetch_budget > 0 {
         label += &format!(" {} x{}", config.prefetch, config.prefetch_budget);
     }

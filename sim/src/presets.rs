@@ -11,7 +11,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum PresetError {
     /// Neither a preset nor a path to a TOML file.
-    #[error("unknown {what} `{name}`{}; one of: {known}; or give the path of a .toml file", hint(.nearest))]
+    #[error("unknown {what} `{name}`{} one of: {known}; or give the path of a .toml file", hint(.nearest))]
     Unknown {
         /// `machine` or `model`.
         what: &'static str,
@@ -41,7 +41,7 @@ pub enum PresetError {
 }
 
 fn hint(nearest: &Option<&'static str>) -> String {
-    nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+    nearest.map_or(";".to_owned(), |name| format!("; did you mean `{name}`?"))
 }
 
 macro_rules! embedded {

@@ -56,8 +56,11 @@ impl PolicyError {
     }
 }
 
-/// The known name within two edits of `name` (a third of its length for longer ones), if any.
+/// The known name that starts with `name`, or else is within two edits of it (a third of its length for longer ones).
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    if let Some(longer) = known.iter().find(|candidate| name.len() >= 3 && candidate.starts_with(name)) {
+        return Some(longer);
+    }
     let reach = (name.chars().count() / 3).max(2);
     known
         .iter()
@@ -94,6 +97,11 @@ mod tests {
             "hot.policy: unknown eviction policy `lur`; did you mean \"lru\"? one of: fifo, lru, clock"
         );
         assert_eq!(nearest("zzzzzz", &["fifo", "lru"]), None);
+        assert_eq!(
+            nearest("h100", &["gh200", "h100-pcie5"]),
+            Some("h100-pcie5"),
+            "a beginning beats a likeness"
+        );
         assert_eq!(edits("kitten", "sitting"), 3);
     }
 }
