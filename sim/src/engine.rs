@@ -10,7 +10,7 @@ use kvtier_policies::{Admission, Counts, DecisionPlane, Join, Prefix, StepPlan};
 use kvtier_traces::{Future, Recording};
 use kvtier_units::BlockId;
 
-/// Executes decided steps: the simulator with events over modelled hardware, the GPU companion with CUDA streams.
+/// Executes decided steps: what stands between deciding and timing. `Timer` implements it with modelled hardware.
 pub trait TimePlane {
     /// Executes one step: `plan` names the blocks, `work` sums up what there is to do.
     ///
