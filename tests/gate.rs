@@ -56,7 +56,11 @@ fn one_edited_count_fails_with_a_table_and_blessing_mends_it() {
     let lines: Vec<&str> = outcome.out.lines().collect();
     let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(cells(lines[0]), ["point", "count", "expected", "found", "change"]);
-    assert!(lines[1].starts_with("smollm2-pages.parquet lru C=64 cold reserved "), "{}", outcome.out);
+    assert!(
+        lines[1].starts_with("smollm2-pages.parquet lru C=64 k=32 requests=6 cold reserved "),
+        "{}",
+        outcome.out
+    );
     let row = cells(lines[1]);
     assert_eq!(
         row[row.len() - 4..],
