@@ -1,3 +1,4 @@
+// Long because the two row formats share one pipeline (load, scores, softmax, sums) that reads best in one place.
 // Sparse decode attention over the latent rows of multi-head latent attention: 512 latent dimensions, which are key and
 // value at once, and 64 rotary ones, which are key alone. Rows are selected one token at a time. Either bf16 (1152 B),
 // or fp8 e4m3 with one f32 scale per 128 dimensions and bf16 rotary part (512 + 16 + 128 = 656 B).
