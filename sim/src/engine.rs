@@ -6,12 +6,30 @@ use crate::error::SimError;
 use crate::record::LayerTally;
 use crate::setup::Run;
 use crate::work::{Movement, StepWork};
-use kvtier_policies::{Admission, Counts, DecisionPlane, Join, Prefix, StepPlan};
+use kvtier_policies::{Admission, Counts, DecisionPlane, Join, Prefix, StepPlan, StepSchedule};
 use kvtier_traces::{Future, Recording};
 use kvtier_units::BlockId;
 
-/// Executes decided steps: what stands between deciding and timing. `Timer` implements it with modelled hardware.
+/// A step that is read and not decided yet.
+#[derive(Clone, Copy)]
+pub struct ReadStep<'a> {
+    /// Who leaves, joins and takes part.
+    pub scheduled: &'a StepSchedule,
+    /// What the participants select.
+    pub batch: &'a BatchStep<'a>,
+}
+
+/// Executes decided steps: what stands between deciding and timing. `Timer` implements it with modelled hardware, a
+/// device with real.
 pub trait TimePlane {
+    /// Sees a step before it is decided: a device that decides by itself takes its selections from here.
+    ///
+    /// # Errors
+    /// If the hardware fails.
+    fn read_step(&mut self, _: &ReadStep<'_>) -> Result<(), SimError> {
+        Ok(())
+    }
+
     /// Executes one step: `plan` names the blocks, `work` sums up what there is to do.
     ///
     /// # Errors
@@ -28,6 +46,10 @@ impl TimePlane for () {
 
 /// Several time planes execute the same plans: decide once, time anywhere.
 impl<T: TimePlane> TimePlane for Vec<T> {
+    fn read_step(&mut self, step: &ReadStep<'_>) -> Result<(), SimError> {
+        self.iter_mut().try_for_each(|plane| plane.read_step(step))
+    }
+
     fn run_step(&mut self, plan: &StepPlan, work: &StepWork) -> Result<(), SimError> {
         self.iter_mut().try_for_each(|plane| plane.run_step(plan, work))
     }
@@ -112,6 +134,7 @@ impl Replay<'_> {
             }
             decisions.peak.note(&plane, &seated);
             let batch = BatchStep::read(recording, future, &run.map, &scheduled.run, &mut buffers)?;
+            time.read_step(&ReadStep { scheduled, batch: &batch })?;
             let seats: Vec<u32> = scheduled.run.iter().map(|run| run.seat).collect();
             let plan = plane.step(&seats, &batch);
             decisions.note_plan(plan, measured);

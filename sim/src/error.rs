@@ -58,6 +58,9 @@ pub enum SimError {
     /// Something that several points share could not be made.
     #[error("{0}")]
     Shared(String),
+    /// A time plane outside the simulator failed.
+    #[error(transparent)]
+    TimePlane(Box<dyn std::error::Error + Send + Sync>),
     /// The user stopped it.
     #[error("interrupted; finished points are kept, run the same command again to go on")]
     Interrupted,

@@ -24,6 +24,7 @@ pub mod presets;
 mod queues;
 pub mod record;
 pub mod setup;
+mod single;
 mod summary;
 pub mod sweep;
 pub mod table;
@@ -35,4 +36,5 @@ pub mod work;
 
 pub use error::SimError;
 pub use pointlog::LOG_NAME;
+pub use single::Single;
 pub use summary::{Summary, summarise};

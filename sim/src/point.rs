@@ -42,7 +42,7 @@ pub(crate) fn offload(
     recording: &Recording,
     decisions: &Decisions,
     twin: &Decisions,
-    timer: Timer,
+    (note, time): (&str, TimeTally),
 ) -> Point {
     let footprint = offload_footprint(blueprint, run, decisions);
     let moved = decisions.steady.misses + decisions.steady.prefetches + decisions.steady.admitted;
@@ -60,8 +60,8 @@ pub(crate) fn offload(
     match over_capacity(&footprint, "lower hot.slots, warm.size or batch.concurrency") {
         Some(reason) => point.status = Status::Infeasible(reason),
         None => {
-            point.note = timer.note().unwrap_or_default().into();
-            point.time = timer.finish();
+            point.note = note.into();
+            point.time = time;
         }
     }
     point

@@ -179,7 +179,8 @@ impl Sweep {
         };
         let twin = self.twin(first, &recording, &decisions, options)?;
         let points = members.iter().zip(timers).map(|(spec, timer)| {
-            point::offload(&spec.id, &spec.blueprint, &run, &recording, &decisions, &twin, timer)
+            let timed = (timer.note().unwrap_or_default(), timer.finish());
+            point::offload(&spec.id, &spec.blueprint, &run, &recording, &decisions, &twin, timed)
         });
         Ok(points.collect())
     }
@@ -220,7 +221,7 @@ impl Sweep {
 }
 
 /// A blueprint that can run as far as can be known without reading the trace.
-fn check(config: &RunConfig, trace: &TraceIdentity) -> Result<Blueprint, SimError> {
+pub(crate) fn check(config: &RunConfig, trace: &TraceIdentity) -> Result<Blueprint, SimError> {
     let blueprint = Blueprint::new(config, trace)?;
     blueprint.check(trace)?;
     time_config(&blueprint, Variant::Offload, Bytes::ZERO)?;
