@@ -3,6 +3,7 @@
 
 mod program;
 
+use kvtier_policies::eviction::EVICTION;
 use kvtier_reports::gate::Baseline;
 use kvtier_sim::grid::ConfigFile;
 use kvtier_sim::presets::{self, MACHINES, MODELS};
@@ -118,5 +119,22 @@ fn baselines() {
         let file = ConfigFile::parse_as(&path, baseline.config());
         let sweep = file.and_then(Sweep::plan).unwrap_or_else(|error| panic!("{error}"));
         assert!(!sweep.is_empty(), "{} has no point", path.display());
+    }
+}
+
+/// No policy changes its decisions unnoticed: each has its counts among those of `configs/baselines/policies.toml`.
+#[test]
+fn every_policy_has_a_golden_row() {
+    let path = program::root().join("configs/baselines/policies.toml");
+    let baseline = Baseline::read(&path).unwrap_or_else(|error| panic!("{error}"));
+    let runs = ConfigFile::parse_as(&path, baseline.config()).and_then(|file| file.runs());
+    let runs = runs.unwrap_or_else(|error| panic!("{error}"));
+    for policy in EVICTION {
+        assert!(
+            runs.iter().any(|run| run.hot.policy == policy.name),
+            "add `{}` to hot.policy in {} and run `kvtier check --bless` on it",
+            policy.name,
+            path.display()
+        );
     }
 }

@@ -93,14 +93,26 @@ impl TraceIdentity {
 }
 
 impl Blueprint {
-    /// Checks everything that does not need the rows of the trace.
+    /// Checks everything that does not need the rows of the trace; the policies are this product's own.
     ///
     /// # Errors
     /// If a name is unknown, or shapes or settings do not go together; the error names the field and the remedy.
     pub fn new(config: &RunConfig, trace: &TraceIdentity) -> Result<Blueprint, SimError> {
+        Blueprint::among(EVICTION, config, trace)
+    }
+
+    /// The same with the eviction policies of `table`, which may hold some from another crate.
+    ///
+    /// # Errors
+    /// As [`Blueprint::new`].
+    pub fn among(
+        table: &[eviction::Entry],
+        config: &RunConfig,
+        trace: &TraceIdentity,
+    ) -> Result<Blueprint, SimError> {
         let machine = presets::machine(&config.machine)?;
         let model = presets::model(&config.model)?;
-        let eviction = *eviction::find(EVICTION, &config.hot.policy)?;
+        let eviction = *eviction::find(table, &config.hot.policy)?;
         let prefetch = *prefetch::find(&config.prefetch.policy)?;
         let k = config.selection.k.unwrap_or(trace.header.k);
         let reads_near = eviction.reads_near || prefetch.reads_near;

@@ -8,6 +8,7 @@ use crate::record::{Point, PointKind, TimeTally};
 use crate::setup::{Blueprint, Run, TraceIdentity};
 use crate::sweep;
 use crate::twin::Twins;
+use kvtier_policies::eviction::EVICTION;
 use kvtier_traces::{Future, Recording};
 use kvtier_units::Bytes;
 
@@ -36,7 +37,7 @@ impl Single {
             return Err(SimError::field("grid", "one configuration is replayed at a time; set its fields"));
         };
         let trace = TraceIdentity::read(&config.trace, file.folder())?;
-        let checked = sweep::check(&config, &trace);
+        let checked = sweep::check(EVICTION, &config, &trace);
         let blueprint = checked.map_err(|error| error.in_file(file.path.as_deref()))?;
         let id = point_id(&blueprint.config, blueprint.trace_hash, point::kind_name(PointKind::Offload))?;
         let recording = Recording::decode(&blueprint.config.trace, &blueprint.view, memory)?;

@@ -12,6 +12,7 @@ use crate::record::{Point, PointKind};
 use crate::setup::{Blueprint, TraceIdentity};
 use crate::timer::{Timer, time_config};
 use crate::twin::{Twins, twin_key};
+use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_traces::{Future, Recording, View};
 use kvtier_units::Bytes;
 use rayon::prelude::*;
@@ -58,11 +59,19 @@ pub struct Options<'a> {
 }
 
 impl Sweep {
-    /// Checks every point of a configuration before anything runs.
+    /// Checks every point of a configuration before anything runs; the policies are this product's own.
     ///
     /// # Errors
     /// If any field of any point is wrong.
     pub fn plan(file: ConfigFile) -> Result<Sweep, SimError> {
+        Sweep::plan_among(EVICTION, file)
+    }
+
+    /// The same with the eviction policies of `table`, which may hold some from another crate.
+    ///
+    /// # Errors
+    /// As [`Sweep::plan`].
+    pub fn plan_among(table: &[eviction::Entry], file: ConfigFile) -> Result<Sweep, SimError> {
         let mut traces: BTreeMap<PathBuf, TraceIdentity> = BTreeMap::new();
         let mut specs: Vec<Spec> = Vec::new();
         let mut known: BTreeSet<String> = BTreeSet::new();
@@ -78,7 +87,8 @@ impl Sweep {
                 kinds.push((PointKind::Dense, baseline));
             }
             for (kind, config) in kinds {
-                let blueprint = check(&config, trace).map_err(|error| error.in_file(file.path.as_deref()))?;
+                let blueprint =
+                    check(table, &config, trace).map_err(|error| error.in_file(file.path.as_deref()))?;
                 let id = point_id(&blueprint.config, blueprint.trace_hash, point::kind_name(kind))?;
                 if known.insert(id.clone()) {
                     let source = decode_key(&blueprint.config.trace, &blueprint.view);
@@ -221,8 +231,12 @@ impl Sweep {
 }
 
 /// A blueprint that can run as far as can be known without reading the trace.
-pub(crate) fn check(config: &RunConfig, trace: &TraceIdentity) -> Result<Blueprint, SimError> {
-    let blueprint = Blueprint::new(config, trace)?;
+pub(crate) fn check(
+    table: &[eviction::Entry],
+    config: &RunConfig,
+    trace: &TraceIdentity,
+) -> Result<Blueprint, SimError> {
+    let blueprint = Blueprint::among(table, config, trace)?;
     blueprint.check(trace)?;
     time_config(&blueprint, Variant::Offload, Bytes::ZERO)?;
     Ok(blueprint)
