@@ -3,13 +3,14 @@
 //! The record of one stream's step is a sequence of little-endian u32 words:
 //! step; newest (0 or 1); n and the slots of the selection in rank order; n and the loads in rank order, each
 //! (block, slot, victim, source); n and the prefetches likewise; n (0 or 1) and the growth likewise. Absent blocks
-//! are 0xffffffff; sources are 0 home, 1 warm, 2 grown. A stream's hash after a step is xxh3-64 of that record,
+//! are 0xffffffff; sources are 0 home, 1 warm, 2 grown. A change of a buffer's size before a step has a record of its own:
+//! step; 2; the new slots; n and the blocks that left; n and the moves, each (from, to). A stream's hash after a step is xxh3-64 of that record,
 //! seeded with its hash before (0 at the start). A request's hash is xxh3-64 of its streams' hashes in
 //! stream order (layer-major), as little-endian u64; the run's hash is xxh3-64 of the hashes of all requests in
 //! admission order, followed by the hash of the warm pages (0 without them), whose record per layer is: step,
 //! layer, n and the removed (table, block), n and the inserted (table, block), n and the evicted (table, block).
 
-use crate::{Fill, StreamPlan};
+use crate::{Fill, Resized, StreamPlan};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Builds records in one reused buffer.
@@ -27,6 +28,16 @@ impl Recorder {
         self.fills(&plan.loads);
         self.fills(&plan.prefetches);
         self.fills(plan.growth.as_slice());
+        self.hash(before)
+    }
+
+    /// The stream's hash after its buffer changed its size before `step`, given the hash before.
+    pub(crate) fn stream_resize(&mut self, before: u64, step: u32, resized: &Resized) -> u64 {
+        self.words.clear();
+        self.words.extend([step, 2, resized.slots, count(resized.evicted.len())]);
+        self.words.extend(resized.evicted.iter().map(|block| block.0));
+        self.words.push(count(resized.moved.len()));
+        self.words.extend(resized.moved.iter().flat_map(|&(from, to)| [from.0, to.0]));
         self.hash(before)
     }
 

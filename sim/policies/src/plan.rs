@@ -64,6 +64,29 @@ impl StreamPlan {
     }
 }
 
+/// What a change of a buffer's size did, between two steps. Moves are of page tables: a slot is an indirection to a frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resized {
+    /// Slots from now on.
+    pub slots: u32,
+    /// Blocks that left, in victim order.
+    pub evicted: Vec<BlockId>,
+    /// Survivors that moved, as (from, to), ascending.
+    pub moved: Vec<(Slot, Slot)>,
+    /// Evictions, wasted prefetches, and bytes of metadata written.
+    pub counts: Counts,
+}
+
+impl Resized {
+    /// Begins another change, keeping the memory of the last.
+    pub(crate) fn clear(&mut self, slots: u32) {
+        self.slots = slots;
+        self.evicted.clear();
+        self.moved.clear();
+        self.counts = Counts::default();
+    }
+}
+
 /// The plans of one layer: `streams[participant * head_groups + head_group]`.
 #[derive(Clone, Debug, Default)]
 pub struct LayerPlan {

@@ -9,6 +9,10 @@ use crate::warm::{WarmLookup, WarmPool, WarmTables};
 use crate::{Counts, HomeFull, HomeTier, Lodger, PolicyError, Selection, StepPlan, StreamPlan};
 use kvtier_units::{BlockId, Seed};
 
+mod resize;
+
+pub use resize::SeatSlots;
+
 /// What a request's hot buffers hold when it starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {

@@ -44,6 +44,19 @@ impl RecencyLog {
         self.tail = end;
     }
 
+    /// The order of a buffer that changed its size: slot i stands where `kept[i]` stood, and is not part of the order where
+    /// that is `Slot::NONE`.
+    pub fn resize(&mut self, kept: &[Slot]) {
+        let mut now_at = vec![Slot::NONE; self.last.len()];
+        let filled = kept.iter().enumerate().filter(|(_, from)| **from != Slot::NONE);
+        filled.for_each(|(to, from)| now_at[from.index()] = Slot::at(to));
+        let order =
+            (self.head..self.tail).filter(|&at| self.counts(at)).map(|at| now_at[self.log[at].index()]);
+        let order: Vec<Slot> = order.filter(|&slot| slot != Slot::NONE).collect();
+        *self = RecencyLog::new(u32::try_from(kept.len()).expect("a buffer has fewer than 2^32 slots"));
+        self.touch(order.into_iter());
+    }
+
     /// Rewrites the log with the entries that count; at most one per slot is left.
     #[cold]
     fn drop_overtaken(&mut self) {

@@ -4,11 +4,14 @@
 use crate::eviction::{BufferShape, EvictionPolicy, Insertion, StepView};
 use crate::prefetch::Prefetcher;
 use crate::warm::WarmLookup;
-use crate::{Counts, Fill, Foresight, Selection, Source, StreamPlan};
+use crate::{Counts, Fill, Foresight, Resized, Selection, Source, StreamPlan};
 use kvtier_units::{BlockId, Slot};
 use tables::Tables;
 
+mod resize;
 mod tables;
+
+pub(crate) use resize::relocate;
 
 /// Bytes of one page-table entry or slot tag.
 const TAG_BYTES: u64 = 4;
@@ -41,6 +44,14 @@ pub trait HotBuffer: Send {
     /// does, decided exactly as `step` decides. `next_use` is parallel to `blocks` for policies that need the future,
     /// and empty otherwise. Returns the misses.
     fn access(&mut self, blocks: &[BlockId], next_use: &[u32]) -> u64;
+
+    /// Changes the number of slots between two steps and says what left and what moved. Blocks leave only where they
+    /// exceed the new size: victims of the policy, in its order; then the survivors in slots beyond it move to the
+    /// lowest free slots, in slot order.
+    ///
+    /// # Panics
+    /// If the policy cannot be resized, or `slots` cannot hold one selection.
+    fn resize(&mut self, slots: u32, out: &mut Resized);
 
     /// Prefetched blocks that stand in the buffer without ever having been demanded.
     fn unused_prefetches(&self) -> u64;
@@ -332,6 +343,10 @@ impl<E: EvictionPolicy> HotBuffer for Residency<E> {
             self.policy.touch(&self.tables.view(&selection, &[slot]));
         }
         counts.misses
+    }
+
+    fn resize(&mut self, slots: u32, out: &mut Resized) {
+        self.change_size(slots, out);
     }
 
     fn unused_prefetches(&self) -> u64 {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a failing test or bench may panic
 
 mod model;
+mod resizing;
 
 use kvtier_policies::StreamPlan;
 use kvtier_policies::eviction::{EVICTION, Entry, find};

@@ -4,8 +4,8 @@
 
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::{
-    Admission, Counts, DecisionPlane, PlaneConfig, Prefix, Selection, SelectionSource, Source, Start,
-    StepPlan, prefetch,
+    Admission, Counts, DecisionPlane, PlaneConfig, Prefix, SeatSlots, Selection, SelectionSource, Source,
+    Start, StepPlan, prefetch,
 };
 use kvtier_units::{BlockId, Seed};
 
@@ -234,4 +234,33 @@ fn state_is_charged_per_block_slot_and_stream() {
     // Four streams of ten blocks with 4 bytes of page table, and 2 x (4 + 6) slots with 4 bytes of tag.
     assert_eq!(bytes("lru"), 160 + 20 * (4 + 4));
     assert_eq!(bytes("echo"), 160 + 20 * (4 + 3) + 4 * (256 * 3 + 1), "the ghost and its step counter");
+}
+
+#[test]
+fn what_a_smaller_buffer_gives_up_is_warm() {
+    let mut plane = plane_of(config(4, 2), 1, 0);
+    plane.step(&[0], &script(&[&[0, 1]]));
+    plane.step(&[0], &script(&[&[2, 3]]));
+    let left = plane.resize(&[SeatSlots { seat: 0, slots: &[2] }]);
+    assert_eq!(left.evictions, 2);
+    let plan = plane.step(&[0], &script(&[&[1, 2]]));
+    let stream = &plan.layers[0].streams[0];
+    assert_eq!((stream.counts.hits, stream.counts.warm_hits, stream.counts.misses), (1, 1, 0));
+    assert_eq!(stream.loads[0].victim, BlockId(3));
+}
+
+#[test]
+fn a_change_of_size_enters_the_hash_and_none_does_not() {
+    let hash = |slots: Option<u32>| {
+        let mut plane = plane_of(config(3, 0), 1, 0);
+        plane.step(&[0], &script(&[&[0, 1]]));
+        if let Some(slots) = slots {
+            plane.resize(&[SeatSlots { seat: 0, slots: &[slots] }]);
+        }
+        plane.step(&[0], &script(&[&[0, 1]]));
+        plane.decision_hash()
+    };
+    assert_eq!(hash(None), hash(Some(3)));
+    assert_ne!(hash(None), hash(Some(4)), "though no block moved");
+    assert_ne!(hash(Some(2)), hash(Some(4)));
 }

@@ -20,6 +20,7 @@ impl EvictionPolicy for AgedScore {
     const NAME: &'static str = "aged-score";
     const SUMMARY: &'static str = "evicts the smallest count of selections, which fades from step to step";
     const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
+    const RESIZES: bool = true;
     type Params = FadeParams;
 
     fn new(params: FadeParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -40,6 +41,10 @@ impl EvictionPolicy for AgedScore {
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, why: Insertion, _: u32) {
         self.scores.score[slot.index()] = if why == Insertion::Prefetch { 0 } else { ONE };
+    }
+
+    fn resize(&mut self, kept: &[Slot]) {
+        self.scores.relocate(kept);
     }
 }
 

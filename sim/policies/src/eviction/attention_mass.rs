@@ -22,6 +22,7 @@ impl EvictionPolicy for AttentionMass {
         "evicts the smallest sum of selection scores, which fades from step to step";
     const READS_SCORES: bool = true;
     const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
+    const RESIZES: bool = true;
     type Params = FadeParams;
 
     fn new(params: FadeParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -45,6 +46,10 @@ impl EvictionPolicy for AttentionMass {
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, why: Insertion, _: u32) {
         self.masses.score[slot.index()] = if why == Insertion::Prefetch { 0 } else { ONE - 1 };
+    }
+
+    fn resize(&mut self, kept: &[Slot]) {
+        self.masses.relocate(kept);
     }
 }
 

@@ -15,6 +15,8 @@ pub trait ClassicPolicy: Sized + Send + 'static {
     const NAME: &'static str;
     /// One line for `kvtier policies`.
     const SUMMARY: &'static str;
+    /// Whether its buffers can change their size during a run.
+    const RESIZES: bool = false;
     /// Bytes of state it keeps.
     const STATE: StateClass;
     /// Its parameters, all with defaults.
@@ -35,6 +37,11 @@ pub trait ClassicPolicy: Sized + Send + 'static {
 
     /// The block entered the slot: a free one, or that of a victim.
     fn on_insert(&mut self, slot: Slot, block: BlockId);
+
+    /// The buffer changed its size, as in [`EvictionPolicy::resize`].
+    fn resize(&mut self, kept: &[Slot]) {
+        unreachable!("{} does not resize, and nothing was to move to {} slots", Self::NAME, kept.len());
+    }
 }
 
 /// Feeds steps to a textbook policy.
@@ -43,6 +50,7 @@ pub struct Classic<P>(P);
 impl<P: ClassicPolicy> EvictionPolicy for Classic<P> {
     const NAME: &'static str = P::NAME;
     const SUMMARY: &'static str = P::SUMMARY;
+    const RESIZES: bool = P::RESIZES;
     const STATE: StateClass = P::STATE;
     type Params = P::Params;
 
@@ -76,5 +84,9 @@ impl<P: ClassicPolicy> EvictionPolicy for Classic<P> {
 
     fn insert(&mut self, view: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
         self.0.on_insert(slot, view.block_of[slot.index()]);
+    }
+
+    fn resize(&mut self, kept: &[Slot]) {
+        self.0.resize(kept);
     }
 }

@@ -34,6 +34,7 @@ use super::scores::Smallest;
 use super::tagged_ghost::TaggedGhost;
 use super::{BufferShape, EvictionPolicy, Insertion, StateClass, StepView};
 use crate::PolicyError;
+use crate::residency::relocate;
 use kvtier_units::Slot;
 use serde::Deserialize;
 
@@ -167,6 +168,15 @@ fn near_misses<'a>(view: &'a StepView<'_>, credits: &'a [u16]) -> impl Iterator<
 }
 
 impl Echo {
+    /// What the size of the buffer decides: how long worth lasts and what the ghost's counts weigh.
+    fn set_size(&mut self, slots: u64) {
+        let (params, k) = (&self.params, self.selected.len() as u64);
+        let memory =
+            u64::from(params.decay_base) * k + u64::from(params.decay_slack) * slots.saturating_sub(k);
+        self.decay = u32::try_from(DECAY_UNIT * k / memory).expect("at most 256, as the base is at least 20");
+        self.ghost_weight = u64::from(params.ghost_weight) * slots / k;
+    }
+
     /// Ages every slot, once a step, by how much of the last selection this one repeats.
     fn age(&mut self, repeated: usize) {
         let repeated = u32::try_from(RANKS as usize * repeated / self.selected.len()).expect("at most 32");
@@ -203,26 +213,26 @@ impl EvictionPolicy for Echo {
     /// Worth and steps since selection; the ghost and its step counter.
     const STATE: StateClass =
         StateClass { per_slot: 3, per_block: 0, per_stream: MOST_GHOSTS * TaggedGhost::BYTES_PER_ENTRY + 1 };
+    const RESIZES: bool = true;
     type Params = EchoParams;
 
     fn new(params: EchoParams, shape: BufferShape) -> Result<Self, PolicyError> {
         let params = params.checked()?;
-        let (slots, k) = (u64::from(shape.slots), u64::from(shape.k.max(1)));
-        let memory =
-            u64::from(params.decay_base) * k + u64::from(params.decay_slack) * slots.saturating_sub(k);
-        Ok(Echo {
+        let mut echo = Echo {
             params,
             worth: vec![0; shape.slots as usize],
             since: vec![0; shape.slots as usize],
             ghost: TaggedGhost::new(params.ghost),
-            ghost_weight: u64::from(params.ghost_weight) * slots / k,
+            ghost_weight: 0,
             selected: credits(params.selected_worst, params.selected_gain, shape.k.max(1)),
             near: credits(params.near_worst, params.near_gain, shape.k.max(1)),
-            decay: u32::try_from(DECAY_UNIT * k / memory).expect("at most 256, as the base is at least 20"),
+            decay: 0,
             aged: false,
             now: vec![0; shape.slots as usize],
             smallest: Smallest::default(),
-        })
+        };
+        echo.set_size(u64::from(shape.slots));
+        Ok(echo)
     }
 
     fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
@@ -274,6 +284,13 @@ impl EvictionPolicy for Echo {
         };
         self.worth[slot.index()] = worth;
         self.since[slot.index()] = since;
+    }
+
+    fn resize(&mut self, kept: &[Slot]) {
+        relocate(&mut self.worth, kept, 0);
+        relocate(&mut self.since, kept, 0);
+        self.now = vec![0; kept.len()];
+        self.set_size(kept.len() as u64);
     }
 }
 

@@ -37,6 +37,16 @@ pub struct Lfu {
 }
 
 impl Lfu {
+    fn empty(slots: u32) -> Lfu {
+        let ends = Node { count: 0, newest: NIL, oldest: NIL, smaller: ENDS, larger: ENDS };
+        Lfu {
+            nodes: vec![ends; slots as usize + 2],
+            free: (1..=slots + 1).rev().collect(),
+            node_of: vec![ENDS; slots as usize],
+            links: vec![[NIL; 2]; slots as usize],
+        }
+    }
+
     #[inline(always)]
     fn node(&mut self, at: u32) -> &mut Node {
         &mut self.nodes[at as usize]
@@ -103,17 +113,11 @@ impl ClassicPolicy for Lfu {
         "evicts the least often selected since it was loaded, then the least recently";
     /// The count and the time of the last access, which the lists only keep in order.
     const STATE: StateClass = StateClass { per_slot: 8, per_block: 0, per_stream: 0 };
+    const RESIZES: bool = true;
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
-        let slots = shape.slots as usize;
-        let ends = Node { count: 0, newest: NIL, oldest: NIL, smaller: ENDS, larger: ENDS };
-        Ok(Lfu {
-            nodes: vec![ends; slots + 2],
-            free: (1..=shape.slots + 1).rev().collect(),
-            node_of: vec![ENDS; slots],
-            links: vec![[NIL; 2]; slots],
-        })
+        Ok(Lfu::empty(shape.slots))
     }
 
     #[inline]
@@ -143,6 +147,27 @@ impl ClassicPolicy for Lfu {
     #[inline]
     fn on_insert(&mut self, slot: Slot, _: BlockId) {
         self.link_newest(slot, ENDS, 1);
+    }
+
+    fn resize(&mut self, kept: &[Slot]) {
+        let order: Vec<(Slot, u32)> = self
+            .ascending()
+            .map(|slot| (slot, self.nodes[self.node_of[slot.index()] as usize].count))
+            .collect();
+        let mut now_at = vec![Slot::NONE; self.node_of.len()];
+        let filled = kept.iter().enumerate().filter(|(_, from)| **from != Slot::NONE);
+        filled.for_each(|(to, from)| now_at[from.index()] = Slot::at(to));
+        *self = Lfu::empty(u32::try_from(kept.len()).expect("a buffer has fewer than 2^32 slots"));
+        for (from, count) in order {
+            // The largest count so far stands before the end of the ring.
+            let (to, last) = (now_at[from.index()], self.nodes[ENDS as usize].smaller);
+            let below = if self.nodes[last as usize].count == count {
+                self.nodes[last as usize].smaller
+            } else {
+                last
+            };
+            self.link_newest(to, below, count);
+        }
     }
 }
 

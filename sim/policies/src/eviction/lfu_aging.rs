@@ -9,6 +9,7 @@ use super::lazy_heap::priority;
 use super::scores::Smallest;
 use super::{BufferShape, EvictionPolicy, Insertion, StateClass, StepView};
 use crate::PolicyError;
+use crate::residency::relocate;
 use kvtier_units::Slot;
 use serde::Deserialize;
 
@@ -53,6 +54,7 @@ impl EvictionPolicy for LfuAging {
     const NAME: &'static str = "lfu-aging";
     const SUMMARY: &'static str = "evicts the least often selected; all counts are halved from time to time";
     const STATE: StateClass = StateClass { per_slot: 8, per_block: 0, per_stream: 0 };
+    const RESIZES: bool = true;
     type Params = LfuAgingParams;
 
     fn new(params: LfuAgingParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -89,6 +91,11 @@ impl EvictionPolicy for LfuAging {
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
         self.count[slot.index()] = 1;
         self.used[slot.index()] = self.step;
+    }
+
+    fn resize(&mut self, kept: &[Slot]) {
+        relocate(&mut self.count, kept, 0);
+        relocate(&mut self.used, kept, 0);
     }
 }
 

@@ -16,6 +16,7 @@ impl EvictionPolicy for Lru {
     const NAME: &'static str = "lru";
     const SUMMARY: &'static str = "evicts the least recently selected; better ranks count as later";
     const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
+    const RESIZES: bool = true;
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -34,6 +35,10 @@ impl EvictionPolicy for Lru {
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
         self.order.touch(std::iter::once(slot));
+    }
+
+    fn resize(&mut self, kept: &[Slot]) {
+        self.order.resize(kept);
     }
 }
 

@@ -19,6 +19,7 @@ impl EvictionPolicy for LruStep {
     const NAME: &'static str = "lru-step";
     const SUMMARY: &'static str = "SGLang HiSparse's order: stale, just loaded, hits";
     const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
+    const RESIZES: bool = true;
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -45,6 +46,10 @@ impl EvictionPolicy for LruStep {
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
         self.order.touch(std::iter::once(slot));
+    }
+
+    fn resize(&mut self, kept: &[Slot]) {
+        self.order.resize(kept);
     }
 }
 

@@ -190,6 +190,8 @@ pub trait EvictionPolicy: Sized + Send + 'static {
     const READS_NEAR: bool = false;
     /// Whether it reads scores; they are decoded only for those that do.
     const READS_SCORES: bool = false;
+    /// Whether its buffers can change their size during a run.
+    const RESIZES: bool = false;
     /// Bytes of state it keeps.
     const STATE: StateClass;
     /// Its parameters, all with defaults.
@@ -209,6 +211,13 @@ pub trait EvictionPolicy: Sized + Send + 'static {
 
     /// Takes note of one more fill, outside the demand path. `next_use` is Belady's, `u32::MAX` otherwise.
     fn insert(&mut self, view: &StepView<'_>, slot: Slot, why: Insertion, next_use: u32);
+
+    /// Between two steps the buffer has `kept.len()` slots from now on; slot i holds what stood in `kept[i]`, with its
+    /// state, or is free where that is `Slot::NONE`. Blocks named nowhere have left; `victims` named them, one by one.
+    /// A policy that implements this sets [`RESIZES`](EvictionPolicy::RESIZES).
+    fn resize(&mut self, kept: &[Slot]) {
+        unreachable!("{} does not resize, and nothing was to move to {} slots", Self::NAME, kept.len());
+    }
 }
 
 /// Parameters of a policy that has none.
@@ -242,6 +251,8 @@ pub struct Entry {
     pub reads_near: bool,
     /// Whether it reads scores.
     pub reads_scores: bool,
+    /// Whether its buffers can change their size during a run.
+    pub resizes: bool,
     /// Bytes of state it keeps.
     pub state: StateClass,
     build: Build,
@@ -271,6 +282,7 @@ pub const fn entry<E: EvictionPolicy>() -> Entry {
         needs_future: E::NEEDS_FUTURE,
         reads_near: E::READS_NEAR,
         reads_scores: E::READS_SCORES,
+        resizes: E::RESIZES,
         state: E::STATE,
         build: build::<E>,
     }

@@ -16,6 +16,7 @@ impl EvictionPolicy for Random {
     const NAME: &'static str = "random";
     const SUMMARY: &'static str = "evicts uniformly at random (seeded)";
     const STATE: StateClass = StateClass { per_slot: 0, per_block: 0, per_stream: 0 };
+    const RESIZES: bool = true;
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -37,6 +38,8 @@ impl EvictionPolicy for Random {
     fn touch(&mut self, _: &StepView<'_>) {}
 
     fn insert(&mut self, _: &StepView<'_>, _: Slot, _: Insertion, _: u32) {}
+
+    fn resize(&mut self, _: &[Slot]) {}
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 use super::scores::Smallest;
 use super::{BufferShape, EvictionPolicy, Insertion, StateClass, StepView};
 use crate::PolicyError;
+use crate::residency::relocate;
 use kvtier_units::Slot;
 use serde::Deserialize;
 
@@ -49,6 +50,7 @@ impl EvictionPolicy for RankRecency {
     const READS_NEAR: bool = true;
     /// Four bytes hold 2^24 steps.
     const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
+    const RESIZES: bool = true;
     type Params = RankRecencyParams;
 
     fn new(params: RankRecencyParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -84,6 +86,10 @@ impl EvictionPolicy for RankRecency {
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, why: Insertion, _: u32) {
         let bonus = if why == Insertion::Growth { self.bonus } else { 0 };
         self.used[slot.index()] = self.now + bonus;
+    }
+
+    fn resize(&mut self, kept: &[Slot]) {
+        relocate(&mut self.used, kept, 0);
     }
 }
 

@@ -45,6 +45,7 @@ impl EvictionPolicy for RegionUtility {
     const SUMMARY: &'static str = "evicts the smallest fading count of selections, neighbours' included";
     /// The score; a quarter of a score per block where regions are smallest.
     const STATE: StateClass = StateClass { per_slot: 4, per_block: 1, per_stream: 0 };
+    const RESIZES: bool = true;
     type Params = RegionUtilityParams;
 
     fn new(params: RegionUtilityParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -89,6 +90,10 @@ impl EvictionPolicy for RegionUtility {
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, why: Insertion, _: u32) {
         self.own.score[slot.index()] = if why == Insertion::Prefetch { 0 } else { ONE };
+    }
+
+    fn resize(&mut self, kept: &[Slot]) {
+        self.own.relocate(kept);
     }
 }
 

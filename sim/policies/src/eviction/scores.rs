@@ -2,6 +2,7 @@
 
 use super::{Pins, StepView};
 use crate::PolicyError;
+use crate::residency::relocate;
 use kvtier_units::Slot;
 use serde::Deserialize;
 
@@ -59,6 +60,11 @@ impl FadingScores {
     pub(crate) fn before_credit(&mut self) {
         self.fade();
         self.faded = false;
+    }
+
+    /// Slot i takes the score of `kept[i]`; free ones have none.
+    pub(crate) fn relocate(&mut self, kept: &[Slot]) {
+        relocate(&mut self.score, kept, 0);
     }
 
     fn fade(&mut self) {

@@ -119,7 +119,7 @@ pub(crate) fn replay(
         .collect()
 }
 
-fn one_step(
+pub(crate) fn one_step(
     buffer: &mut dyn HotBuffer,
     foresees: bool,
     script: &Script,
@@ -270,6 +270,29 @@ impl<'a> NaiveBuffer<'a> {
             out.counts[8] += u64::from(victim.prefetched_in.is_some());
         }
         (block, slot, victim.map(|victim| victim.block))
+    }
+
+    /// Changes the number of slots between steps; returns who left, and who moved where.
+    pub(crate) fn resize(&mut self, slots: usize) -> (Vec<u32>, Vec<(usize, usize)>) {
+        self.pinned.clear();
+        let filled = self.evictable();
+        let too_many = filled.len().saturating_sub(slots);
+        let victims = match too_many {
+            0 => Vec::new(),
+            _ => self.policy.victims(&filled, self.slots.len(), too_many),
+        };
+        let left = victims.iter().map(|&slot| self.slots[slot].take().unwrap().block).collect();
+        let mut moved = Vec::new();
+        for from in slots..self.slots.len() {
+            if self.slots[from].is_some() {
+                let to = self.slots.iter().position(Option::is_none).unwrap();
+                self.slots[to] = self.slots[from].take();
+                self.policy.relocate(from, to);
+                moved.push((from, to));
+            }
+        }
+        self.slots.resize(slots, None);
+        (left, moved)
     }
 
     fn forget_pollution(&mut self, block: u32) -> bool {

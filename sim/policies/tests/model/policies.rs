@@ -8,6 +8,10 @@ pub(crate) trait NaivePolicy {
     fn credit(&mut self, slots: &[usize], hit: &[bool], next: &[u32]);
     /// One more block entered a slot.
     fn enter(&mut self, slot: usize, next: u32);
+    /// A block moved between steps, to a slot that was free or whose block had left.
+    fn relocate(&mut self, from: usize, to: usize) {
+        unreachable!("this policy does not resize, so nothing moves from {from} to {to}");
+    }
 }
 
 /// The naive twin of a policy, if it has one.
@@ -33,6 +37,12 @@ fn renew(order: &mut Vec<usize>, slot: usize) {
     order.push(slot);
 }
 
+/// Gives `to` the place of `from` in an order.
+fn rename(order: &mut Vec<usize>, from: usize, to: usize) {
+    order.retain(|&slot| slot != to);
+    order.iter_mut().filter(|slot| **slot == from).for_each(|slot| *slot = to);
+}
+
 fn first_of(order: &[usize], evictable: &[usize], need: usize) -> Vec<usize> {
     order.iter().copied().filter(|slot| evictable.contains(slot)).take(need).collect()
 }
@@ -50,6 +60,9 @@ impl NaivePolicy for Fifo {
     fn enter(&mut self, slot: usize, _: u32) {
         renew(&mut self.0, slot);
     }
+    fn relocate(&mut self, from: usize, to: usize) {
+        rename(&mut self.0, from, to);
+    }
 }
 
 #[derive(Default)]
@@ -64,6 +77,9 @@ impl NaivePolicy for Lru {
     }
     fn enter(&mut self, slot: usize, _: u32) {
         renew(&mut self.0, slot);
+    }
+    fn relocate(&mut self, from: usize, to: usize) {
+        rename(&mut self.0, from, to);
     }
 }
 
@@ -85,6 +101,9 @@ impl NaivePolicy for LruStep {
     }
     fn enter(&mut self, slot: usize, _: u32) {
         renew(&mut self.0, slot);
+    }
+    fn relocate(&mut self, from: usize, to: usize) {
+        rename(&mut self.0, from, to);
     }
 }
 
@@ -167,6 +186,10 @@ impl NaivePolicy for Lfu {
     }
     fn enter(&mut self, slot: usize, _: u32) {
         self.set(slot, 1);
+    }
+    fn relocate(&mut self, from: usize, to: usize) {
+        self.0.retain(|&(slot, _)| slot != to);
+        self.0.iter_mut().filter(|(slot, _)| *slot == from).for_each(|(slot, _)| *slot = to);
     }
 }
 
