@@ -29,6 +29,14 @@ pub trait HotBuffer: Send {
     /// Declares that blocks `0..blocks` have been in HBM, so that missing them is never cold.
     fn mark_prefilled(&mut self, blocks: u32);
 
+    /// Changes the number of slots between two steps and says what left and what moved. Blocks leave only where they
+    /// exceed the new size: victims of the policy, in its order; then the survivors in slots beyond it move to the
+    /// lowest free slots, in slot order.
+    ///
+    /// # Panics
+    /// If the policy cannot be resized, or `slots` cannot hold one selection.
+    fn resize(&mut self, slots: u32, out: &mut Resized);
+
     /// Decides one step. `step` is the plane's, for the age of prefetches; `warm` is the warm pages as they stood
     /// at the layer's start.
     fn step(
@@ -44,14 +52,6 @@ pub trait HotBuffer: Send {
     /// does, decided exactly as `step` decides. `next_use` is parallel to `blocks` for policies that need the future,
     /// and empty otherwise. Returns the misses.
     fn access(&mut self, blocks: &[BlockId], next_use: &[u32]) -> u64;
-
-    /// Changes the number of slots between two steps and says what left and what moved. Blocks leave only where they
-    /// exceed the new size: victims of the policy, in its order; then the survivors in slots beyond it move to the
-    /// lowest free slots, in slot order.
-    ///
-    /// # Panics
-    /// If the policy cannot be resized, or `slots` cannot hold one selection.
-    fn resize(&mut self, slots: u32, out: &mut Resized);
 
     /// Prefetched blocks that stand in the buffer without ever having been demanded.
     fn unused_prefetches(&self) -> u64;
