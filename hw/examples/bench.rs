@@ -1,11 +1,11 @@
-//! Runs the checks, the roofline, the probe or the parity scenarios on this machine's device and writes them as JSON:
-//! `bench check|roofline|probe|parity OUT.json DATE [pinned GiB [matrix TFLOP/s [group]]]`.
+//! Runs the checks, the roofline or the parity scenarios on this machine's device and writes them as JSON:
+//! `bench check|roofline|parity OUT.json DATE [pinned GiB [matrix TFLOP/s [group]]]`.
 
 #![allow(clippy::print_stdout)] // A program, not a library.
 #![allow(clippy::disallowed_methods)] // Every check draws fresh inputs.
 
 use kvtier_hw::ops::lookup::{Lookup, Policy};
-use kvtier_hw::{Device, DeviceInfo, HwError, check, parity, probe, roofline};
+use kvtier_hw::{Device, DeviceInfo, HwError, check, parity, roofline};
 use serde::Serialize;
 use std::process::ExitCode;
 
@@ -34,9 +34,7 @@ struct Parity {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [what, out, date, rest @ ..] = &arguments[..] else {
-        println!(
-            "usage: bench check|roofline|probe|parity OUT.json DATE [pinned GiB [matrix TFLOP/s [group]]]"
-        );
+        println!("usage: bench check|roofline|parity OUT.json DATE [pinned GiB [matrix TFLOP/s [group]]]");
         return ExitCode::from(2);
     };
     match run(what, out, date, rest) {
@@ -60,13 +58,6 @@ fn run(what: &str, out: &str, date: &str, rest: &[String]) -> Result<bool, HwErr
             let table = roofline::run(&device, pinned, matrix_rate, rest.get(2).map(String::as_str))?;
             table.rows.iter().for_each(print_row);
             save(out, &Taken { device: device.info(), date, results: table });
-            Ok(true)
-        }
-        "probe" => {
-            let probe = probe::run(&device, pinned)?;
-            std::fs::write(format!("{out}.csv"), probe.csv()).expect("the output file can be written");
-            println!("probe took {} ms, {} rows", probe.took_ms, probe.rows.len());
-            save(out, &Taken { device: device.info(), date, results: probe });
             Ok(true)
         }
         _ => agreements(&device, out, date),

@@ -3,13 +3,13 @@
 use crate::error::{During, HwError, OLDEST_DRIVER};
 use crate::library;
 use cudarc::driver::{CudaContext, result, sys};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 use sys::CUdevice_attribute_enum as Attribute;
 
 /// What a device says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceInfo {
     /// Name, as the vendor gives it.
     pub name: String,

@@ -24,5 +24,5 @@ pub use compile::{Module, SOURCES, Source, compile};
 pub use device::{Device, DeviceInfo, info};
 pub use error::{HwError, OLDEST_DRIVER};
 pub use memory::{DeviceBuffer, PinnedBuffer, copy_async, copy_batch_async};
-pub use spread::Spread;
+pub use spread::{Figure, Spread};
 pub use stream::{Event, Graph, Kernel, Shape, Stream};

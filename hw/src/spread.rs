@@ -1,10 +1,10 @@
 //! Repeated measurements: the median, and how far the repeats lie apart.
 
 use kvtier_units::Nanos;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A measured time. Picoseconds, since graph nodes are divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
     /// Middle of the repeats, ps.
     pub median_ps: u64,
@@ -52,6 +52,28 @@ impl Spread {
     /// Distance of slowest and fastest repeat as a share of the median.
     pub fn relative(&self) -> f64 {
         (self.max_ps - self.min_ps) as f64 / self.median_ps.max(1) as f64
+    }
+}
+
+/// A figure that repeats gave, and how far they lie apart as a share of it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// The median, in the unit that the figure's name or owner says.
+    pub value: f64,
+    /// Distance of the extremes as a share of the median.
+    pub spread: f64,
+}
+
+impl Figure {
+    /// The bandwidth of a copy of `bytes`, GB/s.
+    pub(crate) fn bandwidth(time: &Spread, bytes: u64) -> Figure {
+        Figure { value: time.gigabytes_per_second(bytes), spread: time.relative() }
+    }
+
+    /// A length of host time per call, ns, out of repeats of `calls` calls each.
+    pub(crate) fn of_calls(samples: Vec<Nanos>, calls: u64) -> Figure {
+        let time = Spread::of(samples).divided_by(calls);
+        Figure { value: time.median_ps as f64 / 1000.0, spread: time.relative() }
     }
 }
 

@@ -1,121 +1,153 @@
 //! Measures one machine: what its memory, its host link and its launches give, as a machine file and as the rows from
 //! which the transfer model is fitted.
 
+mod attention;
+mod fit;
 mod machine;
 mod transfers;
 
 use crate::ops::dense::Dense;
-use crate::roofline::{Ceilings, ceilings};
-use crate::{Device, HwError, Spread, Stream};
-use serde::Serialize;
+use crate::roofline::{Beside, Ceilings, Overlap, ceilings};
+use crate::{Device, DeviceInfo, Figure, HwError, Spread, Stream};
+use kvtier_units::Nanos;
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-pub use machine::machine_file;
+pub use fit::Fitted;
+pub use machine::{MachineFile, nearest_preset};
+
+/// Table of the copies that go to the host: the transfer model describes the other direction.
+const TO_HOST: &str = "copy-to-host";
 
 /// One measured transfer: `blocks` blocks of `block_bytes` drawn from `region_bytes` of pinned memory.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TransferRow {
     /// Family of rows that belong together.
-    pub table: &'static str,
+    pub table: String,
     /// How the blocks are moved.
-    pub mechanism: &'static str,
+    pub mechanism: String,
     /// `random` or `sorted` by address.
-    pub order: &'static str,
+    pub order: String,
     /// Blocks moved.
     pub blocks: u64,
     /// Bytes of a block.
     pub block_bytes: u64,
     /// Bytes of the region from which they are drawn.
     pub region_bytes: u64,
+    /// Requests among which the blocks are shared.
+    pub requests: u32,
+    /// Blocks of the request that has most.
+    pub worst_request: u64,
     /// Time of one transfer.
     pub time: Spread,
 }
 
+/// Attention of one batch size: 8 KV heads x 128, group 4, 2048 tokens in pages of 64.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct AttentionRow {
+    /// Requests.
+    pub batch: u32,
+    /// Bytes of keys and values read.
+    pub bytes: u64,
+    /// Time of one call from a cold L2.
+    pub time: Spread,
+}
+
 /// Everything measured.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Probe {
     /// Bandwidths of memory and link.
     pub ceilings: Ceilings,
     /// Host to device while the other direction is busy, GB/s.
-    pub to_device_duplex: f64,
+    pub to_device_duplex: Figure,
     /// Device to host while the other direction is busy, GB/s.
-    pub to_host_duplex: f64,
+    pub to_host_duplex: Figure,
     /// Host time of one kernel submission, ns.
-    pub submission_ns: u64,
+    pub submission: Figure,
     /// Host time of one copy submission, ns.
-    pub copy_call_ns: u64,
+    pub copy_call: Figure,
+    /// Host time of one block of a batch of copies, ns.
+    pub batch_call: Figure,
     /// Pinning, GB/s.
-    pub pinning: f64,
+    pub pinning: Figure,
     /// Bytes pinned.
     pub pinned_bytes: usize,
+    /// Attention by batch size.
+    pub attention: Vec<AttentionRow>,
+    /// Attention beside gathers on multiprocessors of their own.
+    pub overlap: Vec<Overlap>,
     /// Transfers.
     pub rows: Vec<TransferRow>,
     /// Wall-clock time of the probe, ms.
-    pub took_ms: u128,
+    pub took_ms: u64,
 }
 
-impl Probe {
-    /// The transfers as CSV, one row each, in the columns that the transfer model is fitted to; the last column is the
-    /// distance of slowest and fastest repeat as a share of the median.
-    pub fn csv(&self) -> String {
-        let mut text = String::from(
-            "table,mechanism,order,blocks,block_bytes,region_bytes,requests,worst_request,unit,value,spread\n",
-        );
-        for row in &self.rows {
-            text += &format!(
-                "{},{},{},{},{},{},1,{},us,{:.3},{:.3}\n",
-                row.table,
-                row.mechanism,
-                row.order,
-                row.blocks,
-                row.block_bytes,
-                row.region_bytes,
-                row.blocks,
-                row.time.micros(),
-                row.time.relative()
-            );
-        }
-        text
-    }
+/// A probe, with where and when it was taken: what a machine file is made from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Taken {
+    /// The device.
+    pub device: DeviceInfo,
+    /// The day, as YYYY-MM-DD.
+    pub date: String,
+    /// What was measured.
+    #[serde(flatten)]
+    pub probe: Probe,
 }
 
-/// Probes the device with `pinned_bytes` of pinned host memory.
+/// Probes the device with `pinned_bytes` of pinned host memory, at least 1 GiB.
 ///
 /// # Errors
 /// If the device fails, or device or host have too little memory.
+///
+/// # Panics
+/// If `pinned_bytes` is below 1 GiB, of which single copies make use.
 pub fn run(device: &Device, pinned_bytes: usize) -> Result<Probe, HwError> {
+    assert!(pinned_bytes >= 1 << 30, "a probe pins at least 1 GiB");
     let began = Instant::now();
     let stream = Stream::new(device)?;
     let dense = Dense::load(device)?;
     let ceilings = ceilings(device, &stream, &dense)?;
-    let submission_ns = submission(&stream, &dense)?;
+    let submission = submission(&stream, &dense)?;
+    let attention = attention::measure(device, &stream, &dense)?;
+    let beside = Beside::new(device, &stream, &dense)?;
     let mut bench = transfers::Bench::new(device, stream, pinned_bytes)?;
     let (to_device_duplex, to_host_duplex) = bench.duplex()?;
-    let copy_call_ns = bench.copy_call()?;
+    let copy_call = bench.copy_call()?;
+    let batch_call = bench.batch_call()?;
+    let overlap = bench.overlap(&beside)?;
+    drop(beside);
     bench.copies()?;
     bench.gathers()?;
+    bench.requests()?;
     Ok(Probe {
         ceilings,
         to_device_duplex,
         to_host_duplex,
-        submission_ns,
-        copy_call_ns,
+        submission,
+        copy_call,
+        batch_call,
         pinning: bench.pinning,
         pinned_bytes,
+        attention,
+        overlap,
         rows: bench.rows,
-        took_ms: began.elapsed().as_millis(),
+        took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     })
 }
 
-/// Host time per launch where the device keeps up, by a long run of empty kernels.
-fn submission(stream: &Stream, dense: &Dense) -> Result<u64, HwError> {
+/// Host time per launch where the device keeps up, by long runs of empty kernels.
+fn submission(stream: &Stream, dense: &Dense) -> Result<Figure, HwError> {
     let launches = 2000u32;
     dense.nothing(stream)?;
     stream.synchronize()?;
-    let began = Instant::now();
-    for _ in 0..launches {
-        dense.nothing(stream)?;
+    let mut samples = Vec::new();
+    for _ in 0..5 {
+        let began = Instant::now();
+        for _ in 0..launches {
+            dense.nothing(stream)?;
+        }
+        stream.synchronize()?;
+        samples.push(Nanos(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)));
     }
-    stream.synchronize()?;
-    Ok(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX) / u64::from(launches))
+    Ok(Figure::of_calls(samples, u64::from(launches)))
 }

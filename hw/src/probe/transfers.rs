@@ -3,9 +3,11 @@
 use super::TransferRow;
 use crate::ops::count32;
 use crate::ops::swap::{Move, Moves, Pools, Swap, Width};
+use crate::roofline::{Beside, Overlap};
 use crate::{
-    Device, DeviceBuffer, Event, HwError, PinnedBuffer, Spread, Stream, copy_async, copy_batch_async,
+    Device, DeviceBuffer, Event, Figure, HwError, PinnedBuffer, Spread, Stream, copy_async, copy_batch_async,
 };
+use kvtier_units::Nanos;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use std::time::Instant;
@@ -16,6 +18,8 @@ const FRAMES_BYTES: usize = 1 << 30;
 const MOST_BYTES: u64 = 512 << 20;
 /// Thread blocks of a gather: beyond sixteen nothing is gained.
 const GRID: u32 = 66;
+/// Host memory of one request, where several share a transfer.
+const SLICE_BYTES: usize = 84 << 20;
 
 pub(super) struct Bench {
     device: Device,
@@ -24,15 +28,24 @@ pub(super) struct Bench {
     frames: DeviceBuffer<u8>,
     swap: Swap,
     rng: Pcg64Mcg,
-    pub(super) pinning: f64,
+    pub(super) pinning: Figure,
     pub(super) rows: Vec<TransferRow>,
 }
 
 impl Bench {
     pub(super) fn new(device: &Device, stream: Stream, pinned_bytes: usize) -> Result<Bench, HwError> {
+        // The first two serve to repeat the measurement alone; the last is the home pool.
+        let mut samples = Vec::new();
+        for _ in 0..2 {
+            let began = Instant::now();
+            let part = PinnedBuffer::<u8>::new(device, pinned_bytes / 16)?;
+            samples.push(Nanos(elapsed(began).0.saturating_mul(16)));
+            drop(part);
+        }
         let began = Instant::now();
         let home = PinnedBuffer::new(device, pinned_bytes)?;
-        let pinning = pinned_bytes as f64 / began.elapsed().as_secs_f64() / 1e9;
+        samples.push(elapsed(began));
+        let pinning = Figure::bandwidth(&Spread::of(samples), pinned_bytes as u64);
         Ok(Bench {
             device: device.clone(),
             stream,
@@ -54,54 +67,92 @@ impl Bench {
         time: Spread,
     ) {
         let [blocks, block_bytes, region_bytes] = sizes;
-        self.rows.push(TransferRow { table, mechanism, order, blocks, block_bytes, region_bytes, time });
+        self.rows.push(TransferRow {
+            table: table.into(),
+            mechanism: mechanism.into(),
+            order: order.into(),
+            blocks,
+            block_bytes,
+            region_bytes,
+            requests: 1,
+            worst_request: blocks,
+            time,
+        });
     }
 
     /// Both directions at once: GB/s to the device and to the host.
-    pub(super) fn duplex(&mut self) -> Result<(f64, f64), HwError> {
-        let (bytes, rounds) = (256usize << 20, 8);
+    pub(super) fn duplex(&mut self) -> Result<(Figure, Figure), HwError> {
+        let (bytes, rounds) = (256usize << 20, 4);
         let other = Stream::new(&self.device)?;
         let (up, down) = (self.home.address(), self.home.address() + bytes as u64);
         let frames = self.frames.address();
         let marks: Vec<Event> = (0..5).map(|_| Event::new(&self.device)).collect::<Result<_, _>>()?;
-        other.wait_for(&self.stream, &marks[4])?;
-        marks[0].record(&self.stream)?;
-        marks[1].record(&other)?;
-        for _ in 0..rounds {
-            // SAFETY: all four ranges are within the two buffers and apart; they live until the synchronisation.
-            unsafe {
-                copy_async(&self.stream, frames, up, bytes)?;
-                copy_async(&other, down, frames + bytes as u64, bytes)?;
+        let (mut to_device, mut to_host) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            other.wait_for(&self.stream, &marks[4])?;
+            marks[0].record(&self.stream)?;
+            marks[1].record(&other)?;
+            for _ in 0..rounds {
+                // SAFETY: all four ranges are within the two buffers and apart; they live until the synchronisation.
+                unsafe {
+                    copy_async(&self.stream, frames, up, bytes)?;
+                    copy_async(&other, down, frames + bytes as u64, bytes)?;
+                }
             }
+            marks[2].record(&self.stream)?;
+            marks[3].record(&other)?;
+            self.stream.synchronize()?;
+            other.synchronize()?;
+            to_device.push(marks[0].until(&marks[2])?);
+            to_host.push(marks[1].until(&marks[3])?);
         }
-        marks[2].record(&self.stream)?;
-        marks[3].record(&other)?;
-        self.stream.synchronize()?;
-        other.synchronize()?;
-        let rate = |from: &Event, to: &Event| -> Result<f64, HwError> {
-            Ok((bytes * rounds) as f64 / from.until(to)?.0.max(1) as f64)
-        };
-        Ok((rate(&marks[0], &marks[2])?, rate(&marks[1], &marks[3])?))
+        let moved = (bytes * rounds) as u64;
+        let rate = |samples| Figure::bandwidth(&Spread::of(samples), moved);
+        Ok((rate(to_device), rate(to_host)))
     }
 
     /// Host time of one copy submission, ns.
-    pub(super) fn copy_call(&mut self) -> Result<u64, HwError> {
-        let calls = 2000u32;
-        let began = Instant::now();
-        for at in 0..u64::from(calls) {
-            // SAFETY: within both buffers, which live until the synchronisation.
-            unsafe {
-                copy_async(
-                    &self.stream,
-                    self.frames.address() + at * 4096,
-                    self.home.address() + at * 4096,
-                    4096,
-                )
-            }?;
+    pub(super) fn copy_call(&mut self) -> Result<Figure, HwError> {
+        let calls = 1000u32;
+        let mut samples = Vec::new();
+        for _ in 0..5 {
+            let began = Instant::now();
+            for at in 0..u64::from(calls) {
+                let (to, from) = (self.frames.address() + at * 4096, self.home.address() + at * 4096);
+                // SAFETY: within both buffers, which live until the synchronisation.
+                unsafe { copy_async(&self.stream, to, from, 4096) }?;
+            }
+            samples.push(elapsed(began));
+            self.stream.synchronize()?;
         }
-        let taken = began.elapsed().as_nanos();
-        self.stream.synchronize()?;
-        Ok(u64::try_from(taken).unwrap_or(u64::MAX) / u64::from(calls))
+        Ok(Figure::of_calls(samples, u64::from(calls)))
+    }
+
+    /// Host time per block of a batch whose blocks the driver does not stage, ns.
+    pub(super) fn batch_call(&mut self) -> Result<Figure, HwError> {
+        let (blocks, bytes) = (1024u64, 64usize << 10);
+        let place = |base: u64| (0..blocks).map(|at| base + at * bytes as u64).collect::<Vec<u64>>();
+        let (to, from) = (place(self.frames.address()), place(self.home.address()));
+        let mut samples = Vec::new();
+        for _ in 0..5 {
+            let began = Instant::now();
+            // SAFETY: within both buffers, which live until the synchronisation.
+            unsafe { copy_batch_async(&self.stream, &to, &from, bytes) }?;
+            samples.push(elapsed(began));
+            self.stream.synchronize()?;
+        }
+        Ok(Figure::of_calls(samples, blocks))
+    }
+
+    /// Attention beside gathers of 8 KiB blocks on a few multiprocessors of their own.
+    pub(super) fn overlap(&mut self, beside: &Beside) -> Result<Vec<Overlap>, HwError> {
+        let drawn = self.draw(8192, self.home.len().min(4 << 30), 1100, false);
+        let moves = Moves::from_host(&self.device, &drawn)?;
+        let pools = Pools { home: self.home.address(), frames: self.frames.address(), block_bytes: 8192 };
+        [4u32, 8, 16]
+            .into_iter()
+            .map(|grid| beside.measure(&self.stream, &self.swap, pools, &moves, Width::alone(grid)))
+            .collect()
     }
 
     /// Single copies by size in both directions, loops and batches of copies.
@@ -115,7 +166,7 @@ impl Bench {
             let down = self.stream.time(20, || unsafe { copy_async(&self.stream, home, frames, bytes) })?;
             let table = if shift < 28 { "small-copy" } else { "large-copy" };
             self.note(table, "copy", "random", [1, bytes as u64, bytes as u64], up);
-            self.note("copy-to-host", "copy", "random", [1, bytes as u64, bytes as u64], down);
+            self.note(super::TO_HOST, "copy", "random", [1, bytes as u64, bytes as u64], down);
         }
         for block_bytes in [4096u32, 16 << 10, 32 << 10, 64 << 10, 256 << 10] {
             let blocks = 1024usize;
@@ -163,6 +214,61 @@ impl Bench {
         Ok(())
     }
 
+    /// Misses of several requests, each from a slice of its own: one flat grid, and one thread block per request.
+    pub(super) fn requests(&mut self) -> Result<(), HwError> {
+        for block_bytes in [656u32, 1152, 4096, 32 << 10] {
+            for (requests, per) in
+                [1usize, 8, 64].into_iter().flat_map(|b| [32usize, 256, 2048].map(|m| (b, m)))
+            {
+                let (blocks, region) = (requests * per, requests * SLICE_BYTES);
+                if blocks as u64 * u64::from(block_bytes) > MOST_BYTES || region > self.home.len() {
+                    continue;
+                }
+                self.request_rows(block_bytes, requests, per)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn request_rows(&mut self, block_bytes: u32, requests: usize, per: usize) -> Result<(), HwError> {
+        let slice = count32(SLICE_BYTES / block_bytes as usize);
+        let device = self.device.clone();
+        let mut sets = Vec::new();
+        for _ in 0..3 {
+            let mut moves = Vec::with_capacity(requests * per);
+            for request in 0..count32(requests) {
+                let own = self.draw(block_bytes, SLICE_BYTES, per, false);
+                moves.extend(
+                    own.iter().map(|one| Move { home: request * slice + one.home, frame: one.frame }),
+                );
+            }
+            sets.push(Moves::from_host(&device, &moves)?);
+        }
+        let first: Vec<u32> = (0..=requests).map(|request| count32(request * per)).collect();
+        let first = DeviceBuffer::from_host(&device, &first)?;
+        let pools = Pools { home: self.home.address(), frames: self.frames.address(), block_bytes };
+        let flat = self.stream.time_in_graph(sets.len(), 5, |at| {
+            self.swap.swap_in(&self.stream, pools, &sets[at], Width::shared(GRID))
+        })?;
+        let own = self.stream.time_in_graph(sets.len(), 5, |at| {
+            self.swap.swap_in_per_request(&self.stream, pools, &sets[at], &first)
+        })?;
+        for (mechanism, time) in [("gather", flat), ("gather-per-request", own)] {
+            self.rows.push(TransferRow {
+                table: "shape".into(),
+                mechanism: mechanism.into(),
+                order: "random".into(),
+                blocks: (requests * per) as u64,
+                block_bytes: u64::from(block_bytes),
+                region_bytes: (requests * SLICE_BYTES) as u64,
+                requests: count32(requests),
+                worst_request: per as u64,
+                time,
+            });
+        }
+        Ok(())
+    }
+
     fn gather(
         &mut self,
         block_bytes: u32,
@@ -195,4 +301,8 @@ impl Bench {
         }
         moves
     }
+}
+
+fn elapsed(since: Instant) -> Nanos {
+    Nanos(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX))
 }

@@ -1,11 +1,10 @@
 //! Swap-in, write-back, and what they cost attention that runs beside them.
 
 use super::Bench;
-use crate::ops::attend::{AttendGqa, Attended, Call, Gqa, HEAD_DIM, Reading, Split};
+use super::overlap::Beside;
 use crate::ops::count32;
-use crate::ops::dense::BF16_NOISE;
 use crate::ops::swap::{Fills, Move, Moves, Pools, Swap, Width};
-use crate::{DeviceBuffer, Event, HwError, PinnedBuffer, Spread, Stream};
+use crate::{DeviceBuffer, HwError, PinnedBuffer};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -224,54 +223,17 @@ fn against_one_block_per_request(bench: &mut Bench, link: &mut Link) -> Result<(
     Ok(())
 }
 
-/// Attention at batch 64 with a swap-in of about the same length beside it, against the longer of the two alone.
+/// Attention with a swap-in of about the same length beside it, against the longer of the two alone.
 fn beside_attention(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
-    let device = bench.device.clone();
-    let kernels = AttendGqa::load(&device)?;
-    let (gqa, streams, tokens) = (Gqa { page: 16, group: 4 }, 512usize, 2048u32);
-    let bytes = streams * tokens as usize * HEAD_DIM * 4;
-    let pool = DeviceBuffer::<u8>::new(&device, bytes)?;
-    let queries = DeviceBuffer::<u16>::new(&device, streams * 4 * HEAD_DIM)?;
-    bench.dense.fill_noise(&bench.stream, pool.address(), bytes as u64, 7, BF16_NOISE)?;
-    bench.dense.fill_noise(&bench.stream, queries.address(), (queries.len() * 2) as u64, 8, BF16_NOISE)?;
-    let mut frames: Vec<u32> = (0..count32(bytes / gqa.frame_bytes())).collect();
-    frames.shuffle(&mut link.rng);
-    let lists: Vec<(&[u32], u32)> = frames.chunks_exact(128).map(|list| (list, tokens)).collect();
-    let reading = Reading::from_host(&device, gqa.page, &lists)?;
-    let scratch = kernels.scratch(streams)?;
-    let result = Attended::new(&device, streams, 4, HEAD_DIM)?;
-    let side = Stream::new(&device)?;
-    let moves = Moves::from_host(&device, &link.moves(8192, 4 << 30, 1, 1100))?;
+    let beside = Beside::new(&bench.device, &bench.stream, &bench.dense)?;
+    let moves = Moves::from_host(&bench.device, &link.moves(8192, 4 << 30, 1, 1100))?;
     let pools = link.pools(8192);
     for grid in [3u32, 4, 6, 8] {
-        let width = Width::alone(grid);
-        let call = Call {
-            queries: &queries,
-            pool: pool.address(),
-            reading: &reading,
-            scratch: &scratch,
-            result: &result,
-        };
-        let attend = |spare| kernels.attend(&bench.stream, gqa, &call, Split { least: 8, spare });
-        let calls = 4;
-        let alone = bench.stream.time_in_graph(calls, 10, |_| attend(0))?;
-        let swap_alone = bench
-            .stream
-            .time_in_graph(calls, 10, |_| link.swap.swap_in(&bench.stream, pools, &moves, width))?;
-        let (begin, end) = (Event::new(&device)?, Event::new(&device)?);
-        let together = bench.stream.time_in_graph(calls, 10, |_| {
-            side.wait_for(&bench.stream, &begin)?;
-            link.swap.swap_in(&side, pools, &moves, width)?;
-            attend(grid)?;
-            bench.stream.wait_for(&side, &end)
-        })?;
-        let longer = Spread::micros(&alone).max(swap_alone.micros());
-        let shape = format!(
-            "attend {:.1} us with swap-in {:.1} us on {grid} SMs",
-            alone.micros(),
-            swap_alone.micros()
-        );
-        bench.duration("overlap", shape, together, ("longer of the two", longer), Some(1.0 / 1.10));
+        let overlap = beside.measure(&bench.stream, &link.swap, pools, &moves, Width::alone(grid))?;
+        let (attention, swap_in) = (overlap.attention.micros(), overlap.swap_in.micros());
+        let shape = format!("attend {attention:.1} us with swap-in {swap_in:.1} us on {grid} SMs");
+        let longer = ("longer of the two", attention.max(swap_in));
+        bench.duration("overlap", shape, overlap.together, longer, Some(1.0 / 1.10));
     }
     Ok(())
 }

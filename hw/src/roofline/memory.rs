@@ -1,11 +1,11 @@
 //! The ceilings: what memory and link give to a plain copy, and what a launch costs.
 
 use crate::ops::dense::{BF16_NOISE, Dense};
-use crate::{Device, DeviceBuffer, HwError, PinnedBuffer, Stream, copy_async};
-use serde::Serialize;
+use crate::{Device, DeviceBuffer, Figure, HwError, PinnedBuffer, Stream, copy_async};
+use serde::{Deserialize, Serialize};
 
 /// Bandwidths in GB/s and times in microseconds, all from one run.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Ceilings {
     /// Device memory to itself, bytes read plus bytes written.
     pub copy: f64,
@@ -17,6 +17,23 @@ pub struct Ceilings {
     pub to_host: f64,
     /// One empty kernel within a graph, us.
     pub graph_node: f64,
+    /// How far the repeats of each lie apart, as a share of it.
+    pub spread: CeilingSpread,
+}
+
+/// Distance of the extremes of each ceiling's repeats, as a share of its median.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct CeilingSpread {
+    /// Of the copy within device memory.
+    pub copy: f64,
+    /// Of the reading kernel.
+    pub read: f64,
+    /// Of the copy to the device.
+    pub to_device: f64,
+    /// Of the copy to the host.
+    pub to_host: f64,
+    /// Of the graph node.
+    pub graph_node: f64,
 }
 
 pub(crate) fn ceilings(device: &Device, stream: &Stream, dense: &Dense) -> Result<Ceilings, HwError> {
@@ -25,11 +42,14 @@ pub(crate) fn ceilings(device: &Device, stream: &Stream, dense: &Dense) -> Resul
     dense.fill_noise(stream, a.address(), bytes as u64, 1, BF16_NOISE)?;
     // SAFETY: both buffers are that long and live until the measurement is over.
     let copy = stream.time(10, || unsafe { copy_async(stream, b.address(), a.address(), bytes) })?;
-    let mut read = 0f64;
+    let mut read = Figure { value: 0.0, spread: 0.0 };
     for per_sm in [2, 4, 8] {
         let grid = device.info().sms * per_sm;
         let time = stream.time(10, || dense.stream_weights(stream, a.address(), bytes as u64, grid))?;
-        read = read.max(time.gigabytes_per_second(bytes as u64));
+        let found = Figure::bandwidth(&time, bytes as u64);
+        if found.value > read.value {
+            read = found;
+        }
     }
     let large = 512usize << 20;
     let host = PinnedBuffer::<u8>::new(device, large)?;
@@ -40,9 +60,16 @@ pub(crate) fn ceilings(device: &Device, stream: &Stream, dense: &Dense) -> Resul
     let graph_node = stream.time_in_graph(200, 10, |_| dense.nothing(stream))?;
     Ok(Ceilings {
         copy: copy.gigabytes_per_second(2 * bytes as u64),
-        read,
+        read: read.value,
         to_device: to_device.gigabytes_per_second(large as u64),
         to_host: to_host.gigabytes_per_second(large as u64),
         graph_node: graph_node.micros(),
+        spread: CeilingSpread {
+            copy: copy.relative(),
+            read: read.spread,
+            to_device: to_device.relative(),
+            to_host: to_host.relative(),
+            graph_node: graph_node.relative(),
+        },
     })
 }

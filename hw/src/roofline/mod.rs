@@ -4,14 +4,17 @@ mod attend;
 mod link;
 mod lookup;
 mod memory;
+mod overlap;
 mod select;
 
 use crate::ops::dense::Dense;
 use crate::{Device, HwError, Spread, Stream};
 use serde::Serialize;
 
-pub use memory::Ceilings;
 pub(crate) use memory::ceilings;
+pub use memory::{CeilingSpread, Ceilings};
+pub(crate) use overlap::Beside;
+pub use overlap::Overlap;
 
 /// One kernel at one shape.
 #[derive(Clone, Debug, Serialize)]
