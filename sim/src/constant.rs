@@ -156,6 +156,19 @@ fn thousandths(number: &str) -> Option<u64> {
     whole.parse::<u64>().ok()?.checked_mul(1_000)?.checked_add(fraction)
 }
 
+/// Where in `text` an error of TOML stands.
+pub(crate) fn place(text: &str, error: &toml::de::Error) -> String {
+    let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+    format!("line {line}, column {column}")
+}
+
+/// An error of TOML on one line.
+pub(crate) fn fault(text: &str, error: &toml::de::Error) -> String {
+    format!("{}: {}", place(text, error), error.message().replace('\n', "; "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

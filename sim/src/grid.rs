@@ -2,6 +2,7 @@
 //! A point's id is a hash of its full configuration, its presets and its trace, so results can be resumed and merged.
 
 use crate::config::RunConfig;
+use crate::constant;
 use crate::error::SimError;
 use crate::presets;
 use serde::{Deserialize, Serialize};
@@ -226,10 +227,7 @@ fn check_fields(path: &str, table: &Table, known: &serde_json::Value) -> Result<
 
 /// TOML that cannot be parsed: where, and why, on one line.
 fn syntax_error(text: &str, error: &toml::de::Error) -> SimError {
-    let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
-    SimError::field(&format!("line {line}, column {column}"), error.message().replace('\n', "; "))
+    SimError::field(&constant::place(text, error), error.message().replace('\n', "; "))
 }
 
 /// A value of the wrong type; the display of such an error ends in the field's path.
@@ -303,7 +301,10 @@ mod tests {
             &format!("{BASE}[hot]\nslots = []"),
             "hot.slots: give a number of slots such as 64, or a multiple of the selection such as \"1.5k\"",
         );
-        says(&format!("{BASE}[warm]\nsize = 5"), "warm.size: invalid type: integer `5`, expected a string");
+        says(
+            &format!("{BASE}[warm]\nsize = 5"),
+            "warm.size: invalid type: integer `5`, expected a text with a number and its unit, such as \"8 B\"",
+        );
         says(&format!("{BASE}hot = 1"), "hot: is a table of settings: policy, slots, params, start");
         says("trace = 't'\nmodel = 'm'", "machine: missing; a run needs a trace, a model and a machine");
         says("grid = 3", "grid: invalid type: integer `3`, expected a map");

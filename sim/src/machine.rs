@@ -1,6 +1,6 @@
 //! Machines: what a GPU, its link and the tiers behind it can do, read from TOML and checked once.
 
-use crate::constant::{Constant, Permille, Picos};
+use crate::constant::{Constant, Permille, Picos, fault};
 use crate::transfer::{CopyBatchParams, CopyLoopParams, CopyParams, GatherParams, TransferParams};
 use kvtier_units::{Bandwidth, Bytes, FlopRate, Nanos};
 use serde::Deserialize;
@@ -178,7 +178,7 @@ struct RawCopyBatch {
 
 /// Reads a machine from TOML; the error is a plain sentence that names the field.
 pub(crate) fn parse(text: &str) -> Result<Machine, String> {
-    let raw: RawMachine = toml::from_str(text).map_err(|error| error.to_string())?;
+    let raw: RawMachine = toml::from_str(text).map_err(|error| fault(text, &error))?;
     let machine = lower(&raw);
     check(&machine)?;
     Ok(machine)

@@ -1,6 +1,6 @@
 //! Models: the shapes that decide how many bytes a decode step reads and moves, read from TOML and checked once.
 
-use crate::constant::Constant;
+use crate::constant::{Constant, fault};
 use kvtier_units::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -152,7 +152,7 @@ struct RawExperts {
 
 /// Reads a model from TOML; the error is a plain sentence that names the field.
 pub(crate) fn parse(text: &str) -> Result<Model, String> {
-    let raw: RawModel = toml::from_str(text).map_err(|error| error.to_string())?;
+    let raw: RawModel = toml::from_str(text).map_err(|error| fault(text, &error))?;
     let model = lower(&raw);
     check(&model)?;
     Ok(model)

@@ -100,7 +100,7 @@ pub fn model_text(name_or_path: &str) -> Result<String, PresetError> {
 pub fn constants(text: &str) -> Result<Vec<Provenance>, PresetError> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| PresetError::Invalid {
         path: "preset".to_owned(),
-        fault: error.to_string(),
+        fault: constant::fault(text, &error),
     })?;
     Ok(constant::provenance(&table))
 }

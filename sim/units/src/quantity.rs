@@ -1,9 +1,11 @@
 //! Quantities as newtypes over `u64`: each parses from and prints as a number with its unit.
 
 use crate::parse::{self, ParseUnitError, Unit};
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::iter::Sum;
+use std::marker::PhantomData;
 use std::ops::{Add, AddAssign, Mul, Sub, SubAssign};
 use std::str::FromStr;
 
@@ -78,7 +80,8 @@ macro_rules! quantity {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-                String::deserialize(source)?.parse().map_err(serde::de::Error::custom)
+                let expected = concat!("a text with a number and its unit, such as \"8 ", $base, "\"");
+                source.deserialize_str(Quantity(PhantomData, expected))
             }
         }
 
@@ -115,6 +118,21 @@ quantity!(
     "FLOP/s",
     &[("FLOP/s", 1), ("GFLOP/s", 1_000_000_000), ("TFLOP/s", 1_000_000_000_000), ("PFLOP/s", 1_000_000_000_000_000)]
 );
+
+/// Reads a quantity, and says what it should look like where it is something else.
+struct Quantity<T>(PhantomData<T>, &'static str);
+
+impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Quantity<T> {
+    type Value = T;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.1)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
 
 impl Nanos {
     /// The time as seconds, for reports only.
