@@ -175,6 +175,7 @@ impl Case {
                 prefetch: *prefetch::find("none").unwrap(),
                 prefetch_budget: 0,
                 warm_frames: 0,
+                admission: Default::default(),
                 home_capacity: u64::MAX,
                 block_bytes: 64,
                 start: self.start,

@@ -110,6 +110,7 @@ impl Scenario {
             prefetch: *prefetch::find(prefetcher).expect("a registered prefetcher"),
             prefetch_budget: self.prefetch,
             warm_frames: 0,
+            admission: Default::default(),
             home_capacity: u64::MAX,
             block_bytes: 1,
             start: if self.recent { Start::Recent } else { Start::Cold },

@@ -58,6 +58,12 @@ counts! {
     admitted,
     /// Blocks that left a hot buffer.
     evictions,
+    /// Pages taken by a second stream of a prefix group in the layer in which the first took them: copies within HBM.
+    warm_copies,
+    /// Blocks that left a hot buffer and entered the warm pages, or became newest there again.
+    warm_insertions,
+    /// Blocks that left a hot buffer and were turned away from the warm pages.
+    warm_rejected,
     /// Bytes written to page tables, slot tags and policy state.
     metadata_bytes,
 }

@@ -3,6 +3,7 @@
 //!
 //! Start at [`DecisionPlane::step`]; one stream's step is `Residency::step`, and a policy is one file in `eviction/`.
 
+pub mod admission;
 mod counts;
 mod error;
 pub mod eviction;

@@ -1,13 +1,16 @@
 //! The decision plane of one device: every stream of every seated request, the warm pages they share, and their home.
 //! One engine step goes in as selections and comes out as a plan.
 
+use crate::admission::Choice;
 use crate::eviction::{self, BufferShape};
 use crate::hash::{self, Recorder};
 use crate::prefetch::{self, Prefetcher};
 use crate::residency::{HotBuffer, Prefetch};
 use crate::warm::{WarmLookup, WarmPool, WarmTables};
 use crate::{Counts, HomeFull, HomeTier, Lodger, PolicyError, Selection, StepPlan, StreamPlan};
-use kvtier_units::{BlockId, Seed};
+use kvtier_units::{BlockId, Seed, Slot};
+
+mod exchange;
 
 mod resize;
 
@@ -42,6 +45,8 @@ pub struct PlaneConfig {
     pub prefetch_budget: u32,
     /// Frames of the warm pages; zero for none.
     pub warm_frames: usize,
+    /// Who enters the warm pages.
+    pub admission: Choice,
     /// Bytes of the home pool.
     pub home_capacity: u64,
     /// Bytes of one block of one stream.
@@ -115,6 +120,8 @@ pub struct DecisionPlane {
     step: u32,
     plan: StepPlan,
     recorder: Recorder,
+    /// Slots of one stream's near misses, for an admission policy that reads them.
+    near: Vec<Slot>,
 }
 
 impl DecisionPlane {
@@ -147,8 +154,9 @@ impl DecisionPlane {
         }
         let probe = BufferShape { slots: config.k.max(1), blocks: 1, k: config.k, seed: config.seed };
         config.eviction.build(&config.params, probe)?;
+        let gate = config.admission.build(config.warm_frames)?;
         Ok(DecisionPlane {
-            warm: (config.warm_frames > 0).then(|| WarmPool::new(config.warm_frames)),
+            warm: (config.warm_frames > 0).then(|| WarmPool::new(config.warm_frames, gate)),
             home: HomeTier::new(config.home_capacity),
             seats: Vec::new(),
             groups: Vec::new(),
@@ -156,6 +164,7 @@ impl DecisionPlane {
             step: 0,
             plan: StepPlan::default(),
             recorder: Recorder::default(),
+            near: Vec::new(),
             config,
         })
     }
@@ -170,11 +179,17 @@ impl DecisionPlane {
         self.home.used()
     }
 
+    /// HBM bytes that the admission policy keeps per warm frame.
+    pub fn warm_metadata_bytes(&self) -> u64 {
+        u64::from(self.config.admission.entry.state.per_frame) * self.config.warm_frames as u64
+    }
+
     /// HBM bytes of page tables, slot tags and policy state of a request whose context can hold `max_blocks`.
     pub fn metadata_bytes(&self, max_blocks: u32) -> u64 {
         let state = self.config.eviction.state;
         let per_block = 4 + u64::from(state.per_block);
-        let per_slot = 4 + u64::from(state.per_slot);
+        let admission = if self.warm.is_some() { self.config.admission.entry.state.per_slot } else { 0 };
+        let per_slot = 4 + u64::from(state.per_slot) + u64::from(admission);
         let slots: u64 = self.config.slots.iter().map(|&slots| u64::from(slots)).sum();
         let streams = self.streams_per_request() as u64;
         let per_stream = u64::from(max_blocks) * per_block + u64::from(state.per_stream);
@@ -265,10 +280,11 @@ impl DecisionPlane {
             buffer.start(&blocks, &next_use);
             counts.admitted += if config.start == Start::Cold { blocks.len() as u64 } else { 0 };
         }
-        let warm = self.warm.as_mut().map(|pool| WarmTables {
-            own: pool.open_table(admission.max_blocks),
-            prefix: admission.prefix.map(|prefix| self.groups[prefix.group as usize].tables[stream]),
-            prefix_blocks: admission.prefix.map_or(0, |prefix| prefix.blocks),
+        let prefix =
+            admission.prefix.map(|prefix| (&self.groups[prefix.group as usize].tables, prefix.blocks));
+        let warm = self.warm.as_mut().map(|pool| {
+            let prefix = prefix.map(|(tables, blocks)| (tables[stream], blocks));
+            pool.open_stream(admission.max_blocks, slots, prefix)
         });
         Stream { buffer, prefetcher: config.prefetch.build(), warm, hash: 0 }
     }
@@ -319,33 +335,11 @@ impl DecisionPlane {
                 stream.hash = self.recorder.stream_step(stream.hash, self.step, plan);
             }
             if self.warm.is_some() {
-                self.settle_warm(layer, seats);
+                self.settle_warm(layer, seats, source);
             }
         }
         self.step += 1;
         &self.plan
-    }
-
-    /// Applies the layer's exchanges with the warm pages: removals, then insertions in (stream, victim) order.
-    fn settle_warm(&mut self, layer: usize, seats: &[u32]) {
-        let pool = self.warm.as_mut().expect("only called with warm pages");
-        let heads = self.config.head_groups as usize;
-        let plans = &mut self.plan.layers[layer];
-        let tables = |at: usize| {
-            let seat = self.seats[seats[at / heads] as usize].as_ref().expect("a participant is seated");
-            seat.streams[layer * heads + at % heads].warm.expect("with warm pages every stream has tables")
-        };
-        for (at, plan) in plans.streams.iter().enumerate() {
-            let taken =
-                plan.loads.iter().chain(&plan.prefetches).filter(|fill| fill.source == crate::Source::Warm);
-            taken.for_each(|fill| pool.remove(&tables(at), fill.block));
-        }
-        for (at, plan) in plans.streams.iter().enumerate() {
-            let left = plan.fills().map(|fill| fill.victim).filter(|&victim| victim != BlockId::NONE);
-            left.for_each(|victim| pool.insert(&tables(at), victim));
-        }
-        let layer = u32::try_from(layer).expect("fewer than 2^32 layers");
-        plans.warm_evictions = pool.settle(self.step, layer);
     }
 
     /// The decision log hash of everything decided so far.

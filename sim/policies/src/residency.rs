@@ -58,6 +58,9 @@ pub trait HotBuffer: Send {
 
     /// Blocks in the buffer by slot, `BlockId::NONE` where a slot is free.
     fn blocks(&self) -> &[BlockId];
+
+    /// Slot of a block, `Slot::NONE` where it is not resident.
+    fn slot_of(&self, block: BlockId) -> Slot;
 }
 
 /// Who proposes prefetches for a stream, and how many it may bring in one step.
@@ -355,6 +358,10 @@ impl<E: EvictionPolicy> HotBuffer for Residency<E> {
 
     fn blocks(&self) -> &[BlockId] {
         &self.tables.block_of
+    }
+
+    fn slot_of(&self, block: BlockId) -> Slot {
+        self.tables.slot_of[block.index()]
     }
 }
 

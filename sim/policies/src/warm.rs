@@ -2,12 +2,15 @@
 //! Moving between hot and warm exchanges frames, so no bytes move.
 //!
 //! Within a layer every stream looks up against the pages as they stood at the layer's start; then come the removals
-//! (blocks that went back to a hot buffer), then the insertions in (stream, victim) order, then evictions, oldest
-//! insertion first. A block of a shared prefix is held once: it belongs to its group's table, and a second
-//! insertion only makes it newest again.
+//! (blocks that went back to a hot buffer), then the insertions in (stream, victim) order, of those that the admission
+//! policy lets in, then evictions, oldest insertion first. A block of a shared prefix is held once: it belongs to its
+//! group's table, and a second insertion only makes it newest again. Where two streams take one page in a layer, the
+//! first takes its frame and the others a copy of it, made within HBM.
 
+use crate::admission::{Gate, Leaver, Page, Seen};
 use crate::hash::Recorder;
-use kvtier_units::BlockId;
+use crate::{Source, StreamPlan};
+use kvtier_units::{BlockId, Slot};
 
 /// Frame of a block that is not among the warm pages.
 const NOT_WARM: u32 = u32::MAX;
@@ -55,16 +58,20 @@ struct Frame {
     block: u32,
     newer: u32,
     older: u32,
+    /// Whether it leaves when the layer ends: one of the oldest, for which no frame is left.
+    doomed: bool,
 }
 
 /// The pool of warm pages and the tables that say which blocks it holds.
-#[derive(Clone, Debug)]
 pub struct WarmPool {
     capacity: usize,
+    gate: Box<dyn Gate>,
     frames: Vec<Frame>,
     free: Vec<u32>,
     newest: u32,
     oldest: u32,
+    /// The frame that the next insertion without a free frame dooms: the oldest that is not doomed.
+    next_out: u32,
     held: usize,
     /// Per home (a stream, or a prefix group's stream): the frame of each block.
     tables: Vec<Vec<u32>>,
@@ -77,14 +84,16 @@ pub struct WarmPool {
 }
 
 impl WarmPool {
-    /// An empty pool of `capacity` frames.
-    pub fn new(capacity: usize) -> WarmPool {
+    /// An empty pool of `capacity` frames, at least one, into which `gate` lets blocks.
+    pub fn new(capacity: usize, gate: Box<dyn Gate>) -> WarmPool {
         WarmPool {
             capacity,
+            gate,
             frames: Vec::new(),
             free: Vec::new(),
             newest: NIL,
             oldest: NIL,
+            next_out: NIL,
             held: 0,
             tables: Vec::new(),
             free_tables: Vec::new(),
@@ -103,6 +112,17 @@ impl WarmPool {
 
     pub(crate) fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// The tables of a stream of `slots` slots whose context can hold `blocks` blocks.
+    pub(crate) fn open_stream(&mut self, blocks: u32, slots: u32, prefix: Option<(u32, u32)>) -> WarmTables {
+        let own = self.open_table(blocks);
+        self.gate.open(own, slots);
+        WarmTables {
+            own,
+            prefix: prefix.map(|(table, _)| table),
+            prefix_blocks: prefix.map_or(0, |(_, blocks)| blocks),
+        }
     }
 
     /// A table for `blocks` blocks of one home.
@@ -139,30 +159,69 @@ impl WarmPool {
         WarmLookup { prefix, own: &self.tables[tables.own as usize] }
     }
 
-    /// Notes that a block goes back to a hot buffer; takes effect in `settle`.
-    pub(crate) fn remove(&mut self, tables: &WarmTables, block: BlockId) {
-        self.removed.push((tables.home_of(block), block.0));
+    /// Takes out the blocks that went back to a stream's hot buffer, and tells the gate what the stream demanded.
+    pub(crate) fn take(&mut self, tables: &WarmTables, plan: &mut StreamPlan) {
+        for fill in plan.loads.iter().chain(&plan.prefetches).filter(|fill| fill.source == Source::Warm) {
+            let table = tables.home_of(fill.block);
+            self.removed.push((table, fill.block.0));
+            plan.counts.warm_copies += u64::from(!self.drop_block(table, fill.block.0));
+        }
+        for fill in &plan.loads {
+            self.gate.demand(Page { table: tables.home_of(fill.block), block: fill.block });
+        }
     }
 
-    /// Notes that a block left a hot buffer; takes effect in `settle`.
-    pub(crate) fn insert(&mut self, tables: &WarmTables, block: BlockId) {
-        self.inserted.push((tables.home_of(block), block.0));
+    /// Offers the blocks that left a stream's hot buffer, in victim order, and credits the stream's step. `near` are the
+    /// slots of its near misses.
+    pub(crate) fn receive(&mut self, tables: &WarmTables, step: u32, near: &[Slot], plan: &mut StreamPlan) {
+        let (mut inserted, mut rejected) = (0, 0);
+        for fill in plan.fills().filter(|fill| fill.victim != BlockId::NONE) {
+            let page = Page { table: tables.home_of(fill.victim), block: fill.victim };
+            let held = self.tables[page.table as usize][page.block.index()] != NOT_WARM;
+            let leaver = Leaver { stream: tables.own, slot: fill.slot, step, page, rival: self.rival() };
+            if held || self.gate.admits(&leaver) {
+                self.insert(page);
+                inserted += 1;
+            } else {
+                rejected += 1;
+            }
+        }
+        plan.counts.warm_insertions += inserted;
+        plan.counts.warm_rejected += rejected;
+        self.gate.credit(&Seen { step, stream: tables.own, plan, near });
     }
 
-    /// Ends a layer: removals, insertions, evictions. Returns the evictions.
+    /// The block that an insertion now would push out; none while a frame is free.
+    fn rival(&self) -> Option<Page> {
+        let frame = (self.held >= self.capacity).then(|| &self.frames[self.next_out as usize]);
+        frame.map(|frame| Page { table: frame.table, block: BlockId(frame.block) })
+    }
+
+    fn insert(&mut self, page: Page) {
+        let (table, block) = (page.table, page.block.0);
+        self.inserted.push((table, block));
+        let again = self.tables[table as usize][block as usize];
+        if again != NOT_WARM && self.frames[again as usize].doomed {
+            self.doom_next(); // in its place
+        }
+        self.drop_block(table, block);
+        self.push_newest(table, block);
+        if again == NOT_WARM && self.held > self.capacity {
+            self.doom_next();
+        }
+    }
+
+    fn doom_next(&mut self) {
+        let frame = &mut self.frames[self.next_out as usize];
+        frame.doomed = true;
+        self.next_out = frame.newer;
+    }
+
+    /// Ends a layer: the oldest leave until the rest fits. Returns how many.
     pub(crate) fn settle(&mut self, step: u32, layer: u32) -> u64 {
-        for at in 0..self.removed.len() {
-            let (table, block) = self.removed[at];
-            // Two streams that share a prefix may both have taken the block; the first removes it.
-            self.drop_block(table, block);
-        }
-        for at in 0..self.inserted.len() {
-            let (table, block) = self.inserted[at];
-            self.drop_block(table, block);
-            self.push_newest(table, block);
-        }
         while self.held > self.capacity {
             let oldest = self.frames[self.oldest as usize];
+            assert!(oldest.doomed, "only what was announced to the gate as pushed out leaves");
             self.drop_block(oldest.table, oldest.block);
             self.evicted.push((oldest.table, oldest.block));
         }
@@ -175,7 +234,8 @@ impl WarmPool {
         evictions
     }
 
-    fn drop_block(&mut self, table: u32, block: u32) {
+    /// Frees the block's frame; false where it has none.
+    fn drop_block(&mut self, table: u32, block: u32) -> bool {
         let entry = &mut self.tables[table as usize][block as usize];
         let frame = std::mem::replace(entry, NOT_WARM);
         if frame != NOT_WARM {
@@ -183,10 +243,11 @@ impl WarmPool {
             self.free.push(frame);
             self.held -= 1;
         }
+        frame != NOT_WARM
     }
 
     fn push_newest(&mut self, table: u32, block: u32) {
-        let frame = Frame { table, block, newer: NIL, older: self.newest };
+        let frame = Frame { table, block, newer: NIL, older: self.newest, doomed: false };
         let id = match self.free.pop() {
             Some(id) => {
                 self.frames[id as usize] = frame;
@@ -202,12 +263,18 @@ impl WarmPool {
             newest => self.frames[newest as usize].newer = id,
         }
         self.newest = id;
+        if self.next_out == NIL {
+            self.next_out = id;
+        }
         self.tables[table as usize][block as usize] = id;
         self.held += 1;
     }
 
     fn unlink(&mut self, id: u32) {
         let Frame { newer, older, .. } = self.frames[id as usize];
+        if self.next_out == id {
+            self.next_out = newer;
+        }
         match newer {
             NIL => self.newest = older,
             newer => self.frames[newer as usize].older = older,
@@ -220,25 +287,36 @@ impl WarmPool {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::{ADMISSION, find};
+
+    fn pool(frames: usize) -> WarmPool {
+        let always = find(ADMISSION, "always").unwrap().build(&toml::Table::new(), frames).unwrap();
+        WarmPool::new(frames, always)
+    }
 
     fn contents(pool: &WarmPool, tables: &WarmTables) -> Vec<u32> {
         (0..8).filter(|&block| pool.look_up(tables).holds(BlockId(block))).collect()
     }
 
-    fn private(pool: &mut WarmPool) -> WarmTables {
-        WarmTables { own: pool.open_table(8), prefix: None, prefix_blocks: 0 }
+    fn insert(pool: &mut WarmPool, tables: &WarmTables, blocks: &[u32]) {
+        for &block in blocks {
+            pool.insert(Page { table: tables.home_of(BlockId(block)), block: BlockId(block) });
+        }
     }
 
     #[test]
     fn a_layer_settles_in_order_and_the_oldest_leave() {
-        let mut pool = WarmPool::new(2);
-        let tables = private(&mut pool);
-        [0, 1].into_iter().for_each(|block| pool.insert(&tables, BlockId(block)));
+        let mut pool = pool(2);
+        let tables = pool.open_stream(8, 2, None);
+        insert(&mut pool, &tables, &[0, 1]);
         assert_eq!(pool.settle(0, 0), 0);
-        pool.remove(&tables, BlockId(0));
-        [2, 3].into_iter().for_each(|block| pool.insert(&tables, BlockId(block)));
+        assert!(pool.drop_block(tables.own, 0));
+        insert(&mut pool, &tables, &[2, 3]);
         assert_eq!(pool.settle(0, 1), 1, "1 is oldest once 0 has gone");
         assert_eq!(contents(&pool, &tables), [2, 3]);
         pool.close_table(tables.own);
@@ -247,18 +325,34 @@ mod tests {
 
     #[test]
     fn a_shared_block_is_held_once_and_becomes_newest_again() {
-        let mut pool = WarmPool::new(3);
+        let mut pool = pool(3);
         let prefix = pool.open_table(8);
-        let [one, two] =
-            [0, 1].map(|_| WarmTables { prefix: Some(prefix), prefix_blocks: 2, ..private(&mut pool) });
-        pool.insert(&one, BlockId(0));
-        pool.insert(&one, BlockId(5));
-        pool.insert(&two, BlockId(0));
+        let [one, two] = [0, 1].map(|_| pool.open_stream(8, 2, Some((prefix, 2))));
+        insert(&mut pool, &one, &[0, 5]);
+        insert(&mut pool, &two, &[0]);
         assert_eq!((pool.settle(0, 0), pool.held()), (0, 2), "block 0 is one block for both");
-        pool.insert(&two, BlockId(5));
-        pool.insert(&two, BlockId(6));
+        insert(&mut pool, &two, &[5, 6]);
         assert_eq!(pool.settle(1, 0), 1, "one's block 5 was oldest, for block 0 was inserted again");
         assert_eq!(contents(&pool, &one), [0]);
         assert_eq!(contents(&pool, &two), [0, 5, 6]);
+    }
+
+    #[test]
+    fn the_rival_is_the_block_that_leaves() {
+        let mut pool = pool(2);
+        let prefix = pool.open_table(8);
+        let [one, two] = [0, 1].map(|_| pool.open_stream(8, 2, Some((prefix, 2))));
+        let rival = |pool: &WarmPool| pool.rival().map(|page| page.block.0);
+        insert(&mut pool, &one, &[0]);
+        assert_eq!(rival(&pool), None, "a frame is free");
+        insert(&mut pool, &one, &[5]);
+        assert_eq!(rival(&pool), Some(0));
+        insert(&mut pool, &one, &[6]);
+        assert_eq!(rival(&pool), Some(5), "0 is doomed");
+        insert(&mut pool, &two, &[0]);
+        assert_eq!(rival(&pool), Some(6), "0 is newest again, so 5 is doomed in its place");
+        assert_eq!(pool.settle(0, 0), 1);
+        assert_eq!(contents(&pool, &one), [0, 6]);
+        assert_eq!(rival(&pool), Some(6));
     }
 }

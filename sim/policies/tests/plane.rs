@@ -46,6 +46,7 @@ fn config(slots: u32, warm_frames: usize) -> PlaneConfig {
         prefetch: *prefetch::find("none").unwrap(),
         prefetch_budget: 0,
         warm_frames,
+        admission: Default::default(),
         home_capacity: u64::MAX,
         block_bytes: 1,
         start: Start::Cold,
