@@ -156,6 +156,9 @@ fn label(point: &Point) -> String {
     if config.warm_frames > 0 {
         label += &format!(" warm={}", config.warm_frames);
     }
+    if !["", "always"].contains(&config.admission.as_str()) {
+        label += &format!(" {}", config.admission);
+    }
     if let Status::Infeasible(reason) = &point.status {
         label += &format!(" (does not fit: {reason})");
     }

@@ -60,6 +60,7 @@ fn choices(config: &PointConfig) -> Vec<Setting> {
         ("near misses", config.near.to_string()),
         ("start", config.start.clone()),
         ("warm frames", config.warm_frames.to_string()),
+        ("admission", config.admission.clone()),
         ("prefetch", config.prefetch.clone()),
         ("prefetch budget", config.prefetch_budget.to_string()),
         ("transfer", config.transfer.clone()),

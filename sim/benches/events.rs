@@ -76,6 +76,7 @@ fn step(step: u32) -> StepWork {
             prefetch: movement(2),
             prefetch_uses: vec![PrefetchUse { issued_step: step.saturating_sub(1), blocks: 96 }],
             written_back: if step.is_multiple_of(16) { 64 } else { 0 },
+            ..LayerWork::default()
         }
     };
     StepWork {

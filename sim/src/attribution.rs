@@ -24,6 +24,8 @@ pub enum OpKind {
     Select,
     /// Finds which of them are resident.
     Lookup,
+    /// Copies warm pages that two streams took at once.
+    WarmCopy,
     /// Brings the misses.
     Demand,
     /// Attends to all that was selected, or to the hits.
@@ -49,6 +51,7 @@ impl OpKind {
             OpKind::Admit => "admit",
             OpKind::Select => "select",
             OpKind::Lookup => "look up",
+            OpKind::WarmCopy => "copy warm pages",
             OpKind::Demand => "swap in",
             OpKind::Attend => "attend",
             OpKind::AttendMisses => "attend misses",
@@ -76,6 +79,8 @@ pub struct LayerSpan {
     pub h2d: Bytes,
     /// Bytes sent to the host.
     pub d2h: Bytes,
+    /// Bytes copied within HBM.
+    pub copied: Bytes,
     /// First demands of prefetched blocks that had arrived, blocks.
     pub covered: u64,
     /// First demands of prefetched blocks still in flight, blocks.
@@ -97,6 +102,7 @@ impl AddAssign for LayerSpan {
         self.wait += other.wait;
         self.h2d += other.h2d;
         self.d2h += other.d2h;
+        self.copied += other.copied;
         self.covered += other.covered;
         self.late += other.late;
     }

@@ -112,11 +112,21 @@ pub enum StartConfig {
 }
 
 /// The warm pages.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WarmConfig {
     /// HBM for warm pages, shared by all streams.
     pub size: Bytes,
+    /// Which of the blocks that leave a hot buffer enter.
+    pub admission: String,
+    /// Parameters of the admission policy.
+    pub params: toml::Table,
+}
+
+impl Default for WarmConfig {
+    fn default() -> WarmConfig {
+        WarmConfig { size: Bytes::ZERO, admission: "always".into(), params: toml::Table::new() }
+    }
 }
 
 /// Prefetch.

@@ -232,7 +232,8 @@ impl Peak {
         self.requests = self.requests.max(live().count() as u64);
         self.context_blocks = self.context_blocks.max(live().map(|&blocks| u64::from(blocks)).sum());
         self.home_bytes = self.home_bytes.max(plane.home_used());
+        let pages = plane.warm_metadata_bytes();
         self.metadata_bytes =
-            self.metadata_bytes.max(live().map(|&blocks| plane.metadata_bytes(blocks)).sum());
+            self.metadata_bytes.max(live().map(|&blocks| plane.metadata_bytes(blocks)).sum::<u64>() + pages);
     }
 }

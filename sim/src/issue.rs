@@ -142,6 +142,10 @@ impl Issuer {
         if self.config.overlap == Overlap::LayerAhead {
             self.issue_ahead(out, place, sparse, before);
         }
+        if work.warm_copies > 0 {
+            out.spans.of(Some(place)).copied += self.model.attention.block_bytes * work.warm_copies;
+            self.kernel(out, OpKind::WarmCopy, place, self.costs.copy(work.warm_copies), [None; 2]);
+        }
         let frames = self.write_backs[sparse];
         let (uses, arrival) = self.note_uses(out, sparse, work);
         let attend = match self.config.overlap {

@@ -99,6 +99,11 @@ impl KernelCosts {
         self.attention(entries as f64 * self.head_groups / self.entries_per_block)
     }
 
+    /// Copying so many blocks within HBM, each read and written.
+    pub fn copy(&self, blocks: u64) -> Kernel {
+        self.simple(2.0 * blocks as f64 * self.block_bytes)
+    }
+
     /// Merging two partial results of so many streams.
     pub fn merge(&self, streams: u32) -> Kernel {
         self.simple(f64::from(streams) * self.merge_bytes_per_stream)

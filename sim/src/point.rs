@@ -208,6 +208,9 @@ fn tally(counts: &Counts, twin: &Counts) -> Tally {
         admitted: counts.admitted,
         evictions: counts.evictions,
         metadata_bytes: counts.metadata_bytes,
+        warm_insertions: counts.warm_insertions,
+        warm_rejected: counts.warm_rejected,
+        warm_copies: counts.warm_copies,
     }
 }
 
@@ -237,6 +240,11 @@ fn blank(id: &str, kind: PointKind, blueprint: &Blueprint, run: &Run) -> Point {
             slots: if offload { run.slots } else { 0 },
             start: only(if run.plane.start == Start::Cold { "cold" } else { "recent" }),
             warm_frames: if offload { run.plane.warm_frames as u64 } else { 0 },
+            admission: if run.plane.warm_frames > 0 {
+                only(blueprint.admission.entry.name)
+            } else {
+                String::new()
+            },
             prefetch: only(blueprint.prefetch.name),
             prefetch_budget: if prefetches { config.prefetch.budget } else { 0 },
             overlap: only(&config.time.overlap),

@@ -54,6 +54,9 @@ pub struct PointConfig {
     pub start: String,
     /// Frames of the shared warm pages.
     pub warm_frames: u64,
+    /// Admission to the warm pages; empty where there are none.
+    #[serde(default)]
+    pub admission: String,
     /// Prefetch policy.
     pub prefetch: String,
     /// Blocks a stream may prefetch in one step.
@@ -107,6 +110,15 @@ pub struct Tally {
     pub evictions: u64,
     /// Bytes written to page tables, slot tags and policy state.
     pub metadata_bytes: u64,
+    /// Blocks that left a hot buffer and entered the warm pages, or became newest there again.
+    #[serde(default)]
+    pub warm_insertions: u64,
+    /// Blocks that left a hot buffer and were turned away from the warm pages.
+    #[serde(default)]
+    pub warm_rejected: u64,
+    /// Warm pages that a second stream took in the same layer: copies within HBM.
+    #[serde(default)]
+    pub warm_copies: u64,
 }
 
 impl Tally {
@@ -165,6 +177,9 @@ pub struct TimeTally {
     pub h2d_bytes: u64,
     /// Device-to-host bytes moved in the window.
     pub d2h_bytes: u64,
+    /// Bytes copied within HBM in the window: warm pages that two streams took at once.
+    #[serde(default)]
+    pub hbm_copy_bytes: u64,
     /// Time the host-to-device link carried at least one flow, ns.
     pub h2d_busy_ns: u64,
     /// First demands of prefetched blocks that had arrived in time, blocks.

@@ -7,6 +7,7 @@ use crate::error::SimError;
 use crate::machine::Machine;
 use crate::model::Model;
 use crate::presets;
+use kvtier_policies::admission::{self, ADMISSION};
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::{DecisionPlane, PlaneConfig, Schedule, ScheduleError, Start, prefetch};
 use kvtier_traces::{Header, Recording, Request, TraceReader, View};
@@ -28,6 +29,8 @@ pub struct Blueprint {
     pub eviction: eviction::Entry,
     /// Prefetch policy.
     pub prefetch: prefetch::Entry,
+    /// Admission to the warm pages.
+    pub admission: admission::Choice,
     /// Recorded requests that run, in order.
     pub requests: Vec<u32>,
     /// xxh3-64 of the trace file.
@@ -114,8 +117,12 @@ impl Blueprint {
         let model = presets::model(&config.model)?;
         let eviction = *eviction::find(table, &config.hot.policy)?;
         let prefetch = *prefetch::find(&config.prefetch.policy)?;
+        let admission = admission::Choice {
+            entry: *admission::find(ADMISSION, &config.warm.admission)?,
+            params: config.warm.params.clone(),
+        };
         let k = config.selection.k.unwrap_or(trace.header.k);
-        let reads_near = eviction.reads_near || prefetch.reads_near;
+        let reads_near = eviction.reads_near || prefetch.reads_near || admission.entry.reads_near;
         let near = config.selection.near.unwrap_or(u32::MAX);
         let view = View {
             k: config.selection.k,
@@ -161,6 +168,7 @@ impl Blueprint {
             model,
             eviction,
             prefetch,
+            admission,
             requests,
             trace_hash: trace.hash,
             k,
@@ -208,6 +216,13 @@ impl Blueprint {
         // Folding can only shrink a selection; by how much is known once the rows are read.
         let k = if self.view.fold == 1 { self.k } else { self.k.min(self.slots()) };
         let mut plane = self.plane(k, &self.map(&trace.header));
+        if plane.warm_frames == 0 && self.config.warm.admission != "always" {
+            let message = format!(
+                "`{}` has no warm pages to guard; set warm.size to at least one block of {}",
+                self.config.warm.admission, self.model.attention.block_bytes
+            );
+            return Err(SimError::field("warm.admission", message));
+        }
         plane.warm_frames = 0; // nothing to reserve for a check
         DecisionPlane::new(plane)?;
         Ok(())
@@ -251,6 +266,7 @@ impl Blueprint {
             prefetch_budget: config.prefetch.budget,
             warm_frames: usize::try_from(config.warm.size.0 / attention.block_bytes.0)
                 .expect("a pool fits the address space"),
+            admission: self.admission.clone(),
             home_capacity: self.host_pool().0,
             block_bytes: attention.block_bytes.0,
             start: match config.hot.start {

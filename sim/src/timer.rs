@@ -104,6 +104,7 @@ impl Timer {
         tally.tokens += u64::from(work.requests);
         tally.h2d_bytes += total.h2d.0;
         tally.d2h_bytes += total.d2h.0;
+        tally.hbm_copy_bytes += total.copied.0;
         tally.h2d_busy_ns += spans.h2d_busy.0;
         tally.covered += total.covered;
         tally.late += total.late;

@@ -5,6 +5,7 @@ use crate::config::{PrefetchConfig, TimeSettings, WarmConfig};
 use crate::engine::{Decisions, Replay};
 use crate::error::SimError;
 use crate::setup::Blueprint;
+use kvtier_policies::admission::Choice;
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::prefetch;
 use kvtier_traces::{Future, Recording};
@@ -53,6 +54,7 @@ fn twin(blueprint: &Blueprint) -> Blueprint {
     twin.config.hot.params = toml::Table::new();
     twin.config.prefetch = PrefetchConfig::default();
     twin.config.warm = WarmConfig::default();
+    twin.admission = Choice::default();
     twin
 }
 

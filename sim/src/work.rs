@@ -53,6 +53,8 @@ pub struct LayerWork {
     pub prefetch_uses: Vec<PrefetchUse>,
     /// Newly filled blocks written back to their home tier.
     pub written_back: u64,
+    /// Warm pages that a second stream took as well: copies within HBM.
+    pub warm_copies: u64,
 }
 
 /// One engine step of the whole batch.
@@ -120,6 +122,7 @@ impl LayerWork {
                 self.candidate_blocks += u64::from(participant.context_blocks);
                 self.selected_blocks += stream.counts.accesses;
                 self.written_back += stream.counts.written_back;
+                self.warm_copies += stream.counts.warm_copies;
                 stream.prefetch_uses.iter().for_each(|&issued_step| self.note_use(issued_step));
             }
             let small =

@@ -164,6 +164,7 @@ fn step(step: u32, missed: u32, prefetched: u32) -> StepWork {
         prefetch: movement(prefetched),
         prefetch_uses: uses,
         written_back: if step % 16 == 5 { u64::from(streams) } else { 0 },
+        ..LayerWork::default()
     };
     StepWork {
         step,

@@ -1,11 +1,12 @@
 //! `kvtier policies`: what can be chosen, from the tables that register it.
 
 use crate::output;
+use kvtier_policies::admission::ADMISSION;
 use kvtier_policies::eviction::EVICTION;
 use kvtier_policies::prefetch::PREFETCH;
 use std::process::ExitCode;
 
-/// List eviction and prefetch policies with the state each keeps
+/// List eviction, admission and prefetch policies with the state each keeps
 #[derive(clap::Args)]
 #[command(after_help = "Example: kvtier policies --json")]
 pub(crate) struct Args {
@@ -35,7 +36,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .iter()
             .map(|entry| serde_json::json!({ "name": entry.name, "summary": entry.summary }))
             .collect();
-        let all = serde_json::json!({ "eviction": eviction, "prefetch": prefetch });
+        let admission: Vec<serde_json::Value> = ADMISSION
+            .iter()
+            .map(|entry| {
+                serde_json::json!({
+                    "name": entry.name,
+                    "summary": entry.summary,
+                    "reads_near_misses": entry.reads_near,
+                    "bytes_per_slot": entry.state.per_slot,
+                    "bytes_per_frame": entry.state.per_frame,
+                })
+            })
+            .collect();
+        let all = serde_json::json!({ "eviction": eviction, "admission": admission, "prefetch": prefetch });
         output::say(serde_json::to_string_pretty(&all)?);
         return Ok(ExitCode::SUCCESS);
     }
@@ -52,6 +65,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let state = entry.state;
         let (slot, block, stream) = (state.per_slot, state.per_block, state.per_stream);
         output::say(format!("{:<width$}  {slot:>7}  {block:>8}  {stream:>9}  {}", entry.name, entry.summary));
+    }
+    output::say(
+        "\nAdmission to the warm pages (warm.admission): who of those that leave a hot buffer enters\n",
+    );
+    let width = ADMISSION.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+    output::say(format!("{:<width$}  {:>7}  {:>8}  what enters", "policy", "B/slot", "B/frame"));
+    for entry in ADMISSION {
+        let (slot, frame) = (entry.state.per_slot, entry.state.per_frame);
+        output::say(format!("{:<width$}  {slot:>7}  {frame:>8}  {}", entry.name, entry.summary));
     }
     output::say("\nPrefetch (prefetch.policy)\n");
     let width = PREFETCH.iter().map(|entry| entry.name.len()).max().unwrap_or(0);

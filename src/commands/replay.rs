@@ -128,7 +128,13 @@ fn print(point: &Point) {
                 steady.policy
             ),
         ),
-        ("warm hits", steady.warm_hits.to_string()),
+        (
+            "warm",
+            format!(
+                "{} hits, {} entered, {} turned away, {} copied within HBM",
+                steady.warm_hits, steady.warm_insertions, steady.warm_rejected, steady.warm_copies
+            ),
+        ),
         (
             "prefetched",
             format!(

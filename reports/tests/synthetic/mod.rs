@@ -194,8 +194,7 @@ fn time(choice: &Choice<'_>, misses: u64) -> TimeTally {
         h2d_bytes: bytes,
         d2h_bytes: bytes / 40,
         h2d_busy_ns: transfer,
-        covered: 0,
-        late: 0,
+        ..TimeTally::default()
     }
 }
 

@@ -280,7 +280,10 @@ fn names_are_distinct_and_typos_get_a_suggestion() {
         assert!(!entry.summary.is_empty() && ADMISSION[..at].iter().all(|other| other.name != entry.name));
     }
     let error = admission::find(ADMISSION, "secnd-touch").unwrap_err().to_string();
-    assert!(error.starts_with("warm.admission") && error.contains("did you mean \"second-touch\""), "{error}");
+    assert!(
+        error.starts_with("warm.admission") && error.contains("did you mean \"second-touch\""),
+        "{error}"
+    );
 }
 
 #[test]

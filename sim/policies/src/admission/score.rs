@@ -88,7 +88,8 @@ impl Gate for Score {
 
 impl AdmissionPolicy for Score {
     const NAME: &'static str = "score";
-    const SUMMARY: &'static str = "blocks whose fading score of selections and near misses reaches a threshold";
+    const SUMMARY: &'static str =
+        "blocks whose fading score of selections and near misses reaches a threshold";
     const READS_NEAR: bool = true;
     /// The score, and the step in which it was last credited.
     const STATE: GateState = GateState { per_slot: 6, per_frame: 0 };
@@ -99,7 +100,10 @@ impl AdmissionPolicy for Score {
             return Err(wrong("warm.params.half_life", "0 steps; give at least 1"));
         }
         if params.threshold == 0 {
-            return Err(wrong("warm.params.threshold", "0 admits every block; give at least 1, or choose `always`"));
+            return Err(wrong(
+                "warm.params.threshold",
+                "0 admits every block; give at least 1, or choose `always`",
+            ));
         }
         Ok(Score { params, credits: Vec::new() })
     }
@@ -129,7 +133,11 @@ mod tests {
         pages.step(&[2, 3]);
         pages.step(&[2, 3]);
         pages.step(&[4, 5]);
-        assert_eq!(pages.warm(), [3], "0 and 1 faded to 64 and less; 3 has 192 and half of that, and half again");
+        assert_eq!(
+            pages.warm(),
+            [3],
+            "0 and 1 faded to 64 and less; 3 has 192 and half of that, and half again"
+        );
         let mut pages = Pages::new("score", "half_life = 1\nthreshold = 100\nnear = 96", 3, 4);
         pages.step(&[0, 1]);
         pages.step_near(&[2, 3], &[0]);

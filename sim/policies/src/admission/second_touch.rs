@@ -61,7 +61,10 @@ impl AdmissionPolicy for SecondTouch {
 
     fn new(params: SecondTouchParams, _: usize) -> Result<Self, PolicyError> {
         if params.demands == 0 {
-            return Err(wrong("warm.params.demands", "0 admits every block; give 1 to 255, or choose `always`"));
+            return Err(wrong(
+                "warm.params.demands",
+                "0 admits every block; give 1 to 255, or choose `always`",
+            ));
         }
         Ok(SecondTouch { params, demands: Vec::new() })
     }
