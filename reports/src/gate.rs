@@ -46,7 +46,23 @@ struct Expectation {
     prefetched: u64,
     wasted: u64,
     pollution: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    warm_rejected: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    misses_cxl: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    misses_nvme: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    demoted: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    promoted: u64,
     decision_hash: String,
+}
+
+/// Counts of what most points do not use are left out where they are zero.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A baseline file.
@@ -101,7 +117,8 @@ impl Baseline {
 impl Expectation {
     fn of(point: &Point) -> Expectation {
         let Tally { accesses, newest, hits, warm_hits, cold, capacity, policy, .. } = point.steady;
-        let Tally { prefetches, prefetched, wasted, pollution, .. } = point.steady;
+        let Tally { prefetches, prefetched, wasted, pollution, warm_rejected, .. } = point.steady;
+        let Tally { misses_cxl, misses_nvme, demoted_cxl, demoted_nvme, promoted, .. } = point.steady;
         Expectation {
             point: label(point),
             accesses,
@@ -115,11 +132,16 @@ impl Expectation {
             prefetched,
             wasted,
             pollution,
+            warm_rejected,
+            misses_cxl,
+            misses_nvme,
+            demoted: demoted_cxl + demoted_nvme,
+            promoted,
             decision_hash: point.decision_hash.clone(),
         }
     }
 
-    fn fields(&self) -> [(&'static str, String); 12] {
+    fn fields(&self) -> [(&'static str, String); 17] {
         [
             ("accesses", self.accesses.to_string()),
             ("newest", self.newest.to_string()),
@@ -132,6 +154,11 @@ impl Expectation {
             ("prefetched", self.prefetched.to_string()),
             ("wasted", self.wasted.to_string()),
             ("pollution", self.pollution.to_string()),
+            ("warm_rejected", self.warm_rejected.to_string()),
+            ("misses_cxl", self.misses_cxl.to_string()),
+            ("misses_nvme", self.misses_nvme.to_string()),
+            ("demoted", self.demoted.to_string()),
+            ("promoted", self.promoted.to_string()),
             ("decision_hash", self.decision_hash.clone()),
         ]
     }
@@ -155,6 +182,9 @@ fn label(point: &Point) -> String {
     }
     if config.warm_frames > 0 {
         label += &format!(" warm={}", config.warm_frames);
+    }
+    if !config.demotion.is_empty() {
+        label += &format!(" {} over {}", config.demotion, config.tiers);
     }
     if !["", "always"].contains(&config.admission.as_str()) {
         label += &format!(" {}", config.admission);

@@ -61,6 +61,8 @@ fn choices(config: &PointConfig) -> Vec<Setting> {
         ("start", config.start.clone()),
         ("warm frames", config.warm_frames.to_string()),
         ("admission", config.admission.clone()),
+        ("demotion", config.demotion.clone()),
+        ("tiers", config.tiers.clone()),
         ("prefetch", config.prefetch.clone()),
         ("prefetch budget", config.prefetch_budget.to_string()),
         ("transfer", config.transfer.clone()),

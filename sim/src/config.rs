@@ -39,6 +39,15 @@ pub struct RunConfig {
     /// The host tier.
     #[serde(default)]
     pub host: HostConfig,
+    /// The CXL tier below it.
+    #[serde(default)]
+    pub cxl: TierPool,
+    /// The NVMe tier, the lowest.
+    #[serde(default)]
+    pub nvme: TierPool,
+    /// What moves from one tier to the next.
+    #[serde(default)]
+    pub demotion: DemotionConfig,
     /// How steps are executed.
     #[serde(default)]
     pub time: TimeSettings,
@@ -151,6 +160,45 @@ impl Default for PrefetchConfig {
 pub struct HostConfig {
     /// Pinned host memory for home copies; the machine's default where absent.
     pub pool: Option<Bytes>,
+}
+
+/// A tier below host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TierPool {
+    /// Its size; the tier is not used where it is zero.
+    pub pool: Bytes,
+}
+
+/// What moves from one home tier to the next one down, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DemotionConfig {
+    /// Demotion policy.
+    pub policy: String,
+    /// Parameters of the policy.
+    pub params: toml::Table,
+    /// Percent of a pool above which it begins to move blocks down.
+    pub high: u32,
+    /// Percent of a pool at which it stops.
+    pub low: u32,
+    /// Blocks that one tier moves down in one step, at most.
+    pub batch: u32,
+    /// Whether a block brought from below moves to host.
+    pub promote: bool,
+}
+
+impl Default for DemotionConfig {
+    fn default() -> DemotionConfig {
+        DemotionConfig {
+            policy: "none".into(),
+            params: toml::Table::new(),
+            high: 95,
+            low: 90,
+            batch: 4096,
+            promote: false,
+        }
+    }
 }
 
 /// How steps are executed.

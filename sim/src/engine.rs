@@ -81,8 +81,10 @@ pub struct Peak {
     pub requests: u64,
     /// Blocks that the seated contexts can hold, per stream.
     pub context_blocks: u64,
-    /// Bytes in the home pool.
-    pub home_bytes: u64,
+    /// Bytes in each home tier: host, CXL, NVMe.
+    pub home_bytes: [u64; 3],
+    /// Bytes of host memory that say where blocks have their homes.
+    pub directory_bytes: u64,
     /// Bytes of page tables, slot tags and policy state.
     pub metadata_bytes: u64,
 }
@@ -178,7 +180,7 @@ impl Replay<'_> {
             pool: "host.pool",
             message: format!(
                 "request `{}` needs {} more for its home blocks and {} of {} are free; \
-                 raise host.pool or lower batch.concurrency",
+                 raise host.pool (or give cxl.pool or nvme.pool and a demotion.policy) or lower batch.concurrency",
                 recorded.id,
                 kvtier_units::Bytes(full.needed),
                 kvtier_units::Bytes(full.free),
@@ -199,6 +201,7 @@ impl Decisions {
     }
 
     fn note_plan(&mut self, plan: &StepPlan, measured: bool) {
+        self.count(plan.counts, measured);
         for (layer, tally) in plan.layers.iter().zip(&mut self.layers) {
             let mut counts = Counts::default();
             layer.streams.iter().for_each(|stream| counts += stream.counts);
@@ -223,6 +226,12 @@ impl Decisions {
             "every prefetched block is demanded or wasted"
         );
         assert!(c.cold <= c.misses && c.pollution <= c.misses, "miss kinds are part of the misses");
+        let below = c.misses_cxl + c.misses_nvme;
+        let prefetched_below = c.prefetches_cxl + c.prefetches_nvme;
+        assert!(
+            below <= c.misses && prefetched_below <= c.prefetches && c.promoted <= below + prefetched_below,
+            "what comes from below host is part of all that comes, and only that moves up"
+        );
     }
 }
 
@@ -231,7 +240,9 @@ impl Peak {
         let live = || seated.iter().filter(|&&blocks| blocks > 0);
         self.requests = self.requests.max(live().count() as u64);
         self.context_blocks = self.context_blocks.max(live().map(|&blocks| u64::from(blocks)).sum());
-        self.home_bytes = self.home_bytes.max(plane.home_used());
+        let used = plane.home_used();
+        self.home_bytes = std::array::from_fn(|tier| self.home_bytes[tier].max(used[tier]));
+        self.directory_bytes = self.directory_bytes.max(plane.directory_bytes());
         let pages = plane.warm_metadata_bytes();
         self.metadata_bytes =
             self.metadata_bytes.max(live().map(|&blocks| plane.metadata_bytes(blocks)).sum::<u64>() + pages);

@@ -2,7 +2,9 @@
 
 use crate::baseline;
 use crate::batch::{BatchBuffers, BatchStep};
-use crate::config::{HotConfig, PrefetchConfig, RunConfig, TimeSettings, WarmConfig};
+use crate::config::{
+    DemotionConfig, HotConfig, PrefetchConfig, RunConfig, TierPool, TimeSettings, WarmConfig,
+};
 use crate::engine::Decisions;
 use crate::error::SimError;
 use crate::overlap::Variant;
@@ -28,6 +30,9 @@ pub(crate) fn baseline_config(config: &RunConfig) -> RunConfig {
     RunConfig {
         hot: HotConfig::default(),
         warm: WarmConfig::default(),
+        cxl: TierPool::default(),
+        nvme: TierPool::default(),
+        demotion: DemotionConfig::default(),
         prefetch: PrefetchConfig::default(),
         time: TimeSettings { launch: config.time.launch.clone(), ..TimeSettings::default() },
         ..config.clone()
@@ -162,8 +167,13 @@ fn offload_footprint(blueprint: &Blueprint, run: &Run, decisions: &Decisions) ->
         metadata,
         hbm_total: weights + index + hot + warm + metadata,
         hbm_capacity: blueprint.machine.hbm_capacity.0,
-        host: decisions.peak.home_bytes,
+        host: decisions.peak.home_bytes[0],
         host_capacity: run.plane.home_capacity,
+        cxl: decisions.peak.home_bytes[1],
+        cxl_capacity: run.plane.tiers.cxl,
+        nvme: decisions.peak.home_bytes[2],
+        nvme_capacity: run.plane.tiers.nvme,
+        host_metadata: decisions.peak.directory_bytes,
     }
 }
 
@@ -202,7 +212,11 @@ fn tally(counts: &Counts, twin: &Counts) -> Tally {
         capacity,
         policy: signed(counts.misses) - signed(counts.cold) - signed(capacity),
         pollution: counts.pollution,
+        misses_cxl: counts.misses_cxl,
+        misses_nvme: counts.misses_nvme,
         prefetches: counts.prefetches,
+        prefetches_cxl: counts.prefetches_cxl,
+        prefetches_nvme: counts.prefetches_nvme,
         wasted: counts.wasted,
         written_back: counts.written_back,
         admitted: counts.admitted,
@@ -211,7 +225,27 @@ fn tally(counts: &Counts, twin: &Counts) -> Tally {
         warm_insertions: counts.warm_insertions,
         warm_rejected: counts.warm_rejected,
         warm_copies: counts.warm_copies,
+        demoted_cxl: counts.demoted_cxl,
+        demoted_nvme: counts.demoted_nvme,
+        promoted: counts.promoted,
+        spilled: counts.spilled,
     }
+}
+
+/// Demotion as points name it.
+fn demotion_name(config: &RunConfig) -> String {
+    config.demotion.policy.clone() + if config.demotion.promote { ", promoting" } else { "" }
+}
+
+/// The home tiers that a point uses, with their sizes.
+fn pools(blueprint: &Blueprint) -> String {
+    let pools = [
+        ("host", blueprint.host_pool()),
+        ("cxl", blueprint.config.cxl.pool),
+        ("nvme", blueprint.config.nvme.pool),
+    ];
+    let used = pools.iter().filter(|(_, pool)| *pool > Bytes::ZERO);
+    used.map(|(name, pool)| format!("{name} {pool}")).collect::<Vec<_>>().join(" + ")
 }
 
 /// A point with its configuration and nothing else.
@@ -219,6 +253,7 @@ fn blank(id: &str, kind: PointKind, blueprint: &Blueprint, run: &Run) -> Point {
     let config = &blueprint.config;
     let offload = kind == PointKind::Offload;
     let only = |name: &str| if offload { name.to_owned() } else { String::new() };
+    let tiered = offload && config.demotion.policy != "none";
     let prefetches = offload && blueprint.prefetch.build().is_some();
     let trace = config.trace.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     Point {
@@ -245,6 +280,8 @@ fn blank(id: &str, kind: PointKind, blueprint: &Blueprint, run: &Run) -> Point {
             } else {
                 String::new()
             },
+            demotion: if tiered { demotion_name(config) } else { String::new() },
+            tiers: if tiered { pools(blueprint) } else { String::new() },
             prefetch: only(blueprint.prefetch.name),
             prefetch_budget: if prefetches { config.prefetch.budget } else { 0 },
             overlap: only(&config.time.overlap),

@@ -57,6 +57,12 @@ pub struct PointConfig {
     /// Admission to the warm pages; empty where there are none.
     #[serde(default)]
     pub admission: String,
+    /// Demotion between home tiers, and whether blocks move up again; empty where host is the only tier.
+    #[serde(default)]
+    pub demotion: String,
+    /// Pools of the home tiers; empty where host is the only one.
+    #[serde(default)]
+    pub tiers: String,
     /// Prefetch policy.
     pub prefetch: String,
     /// Blocks a stream may prefetch in one step.
@@ -98,8 +104,20 @@ pub struct Tally {
     pub policy: i64,
     /// Misses on blocks that a prefetch had evicted (also counted above).
     pub pollution: u64,
+    /// Of the misses, blocks whose home was in CXL memory.
+    #[serde(default)]
+    pub misses_cxl: u64,
+    /// Of the misses, blocks whose home was on NVMe storage; the rest came from host memory.
+    #[serde(default)]
+    pub misses_nvme: u64,
     /// Blocks prefetched.
     pub prefetches: u64,
+    /// Of those, blocks whose home was in CXL memory.
+    #[serde(default)]
+    pub prefetches_cxl: u64,
+    /// Of those, blocks whose home was on NVMe storage.
+    #[serde(default)]
+    pub prefetches_nvme: u64,
     /// Prefetched blocks that left, or stood at the end, unused.
     pub wasted: u64,
     /// Newly filled blocks written to their home.
@@ -119,6 +137,18 @@ pub struct Tally {
     /// Warm pages that a second stream took in the same layer: copies within HBM.
     #[serde(default)]
     pub warm_copies: u64,
+    /// Home blocks that moved down to CXL memory.
+    #[serde(default)]
+    pub demoted_cxl: u64,
+    /// Home blocks that moved down to NVMe storage.
+    #[serde(default)]
+    pub demoted_nvme: u64,
+    /// Home blocks that moved up to host memory when they were brought from below.
+    #[serde(default)]
+    pub promoted: u64,
+    /// New blocks that found no room in host memory and went straight below.
+    #[serde(default)]
+    pub spilled: u64,
 }
 
 impl Tally {
@@ -150,6 +180,21 @@ pub struct Footprint {
     pub host: u64,
     /// Host pool capacity.
     pub host_capacity: u64,
+    /// Home blocks in CXL memory.
+    #[serde(default)]
+    pub cxl: u64,
+    /// CXL pool capacity.
+    #[serde(default)]
+    pub cxl_capacity: u64,
+    /// Home blocks on NVMe storage.
+    #[serde(default)]
+    pub nvme: u64,
+    /// NVMe pool capacity.
+    #[serde(default)]
+    pub nvme_capacity: u64,
+    /// Host memory that says where each block has its home, beside the pool; nothing where host is the only tier.
+    #[serde(default)]
+    pub host_metadata: u64,
 }
 
 /// Simulated time over the measured window; the first four add up to `total`, to the nanosecond.

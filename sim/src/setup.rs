@@ -8,8 +8,9 @@ use crate::machine::Machine;
 use crate::model::Model;
 use crate::presets;
 use kvtier_policies::admission::{self, ADMISSION};
+use kvtier_policies::demotion::{self, DEMOTION};
 use kvtier_policies::eviction::{self, EVICTION};
-use kvtier_policies::{DecisionPlane, PlaneConfig, Schedule, ScheduleError, Start, prefetch};
+use kvtier_policies::{DecisionPlane, PlaneConfig, Schedule, ScheduleError, Start, TierConfig, prefetch};
 use kvtier_traces::{Header, Recording, Request, TraceReader, View};
 use kvtier_units::{Bytes, Seed};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub struct Blueprint {
     pub prefetch: prefetch::Entry,
     /// Admission to the warm pages.
     pub admission: admission::Choice,
+    /// Demotion of home blocks.
+    pub demotion: demotion::Choice,
     /// Recorded requests that run, in order.
     pub requests: Vec<u32>,
     /// xxh3-64 of the trace file.
@@ -121,6 +124,11 @@ impl Blueprint {
             entry: *admission::find(ADMISSION, &config.warm.admission)?,
             params: config.warm.params.clone(),
         };
+        let demotion = demotion::Choice {
+            entry: *demotion::find(DEMOTION, &config.demotion.policy)?,
+            params: config.demotion.params.clone(),
+        };
+        check_tiers(config, &machine)?;
         let k = config.selection.k.unwrap_or(trace.header.k);
         let reads_near = eviction.reads_near || prefetch.reads_near || admission.entry.reads_near;
         let near = config.selection.near.unwrap_or(u32::MAX);
@@ -169,6 +177,7 @@ impl Blueprint {
             eviction,
             prefetch,
             admission,
+            demotion,
             requests,
             trace_hash: trace.hash,
             k,
@@ -268,6 +277,15 @@ impl Blueprint {
                 .expect("a pool fits the address space"),
             admission: self.admission.clone(),
             home_capacity: self.host_pool().0,
+            tiers: TierConfig {
+                cxl: config.cxl.pool.0,
+                nvme: config.nvme.pool.0,
+                demotion: self.demotion.clone(),
+                high: config.demotion.high,
+                low: config.demotion.low,
+                batch: config.demotion.batch,
+                promote: config.demotion.promote,
+            },
             block_bytes: attention.block_bytes.0,
             start: match config.hot.start {
                 StartConfig::Cold => Start::Cold,
@@ -280,6 +298,22 @@ impl Blueprint {
     /// Pinned host memory for home copies.
     pub fn host_pool(&self) -> Bytes {
         self.config.host.pool.unwrap_or(self.machine.host_pool)
+    }
+}
+
+/// A tier that is used must be there.
+fn check_tiers(config: &RunConfig, machine: &Machine) -> Result<(), SimError> {
+    let tiers = [("cxl", config.cxl.pool, machine.cxl), ("nvme", config.nvme.pool, machine.nvme)];
+    match tiers.iter().find(|(_, pool, tier)| *pool > Bytes::ZERO && tier.is_none()) {
+        None => Ok(()),
+        Some((name, ..)) => Err(SimError::field(
+            &format!("{name}.pool"),
+            format!(
+                "machine `{}` has no [{name}]; drop the pool, choose another machine (`kvtier presets` lists them), \
+                 or give read, write and latency under [{name}] in a machine file",
+                machine.name
+            ),
+        )),
     }
 }
 

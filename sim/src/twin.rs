@@ -1,7 +1,7 @@
 //! Twins: for every offload point, Belady with the same buffers over the same schedule and without prefetch or warm
 //! pages. What it misses beyond cold is *capacity*; the rest of a policy's misses is *policy*.
 
-use crate::config::{PrefetchConfig, TimeSettings, WarmConfig};
+use crate::config::{DemotionConfig, PrefetchConfig, TimeSettings, WarmConfig};
 use crate::engine::{Decisions, Replay};
 use crate::error::SimError;
 use crate::setup::Blueprint;
@@ -9,8 +9,12 @@ use kvtier_policies::admission::Choice;
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::prefetch;
 use kvtier_traces::{Future, Recording};
+use kvtier_units::Bytes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+
+/// A host pool that no run fills.
+const ROOMY: Bytes = Bytes(1 << 62);
 
 /// Decided once each, by whichever thread needs them first.
 pub(crate) struct Twins(BTreeMap<String, OnceLock<Result<Arc<Decisions>, String>>>);
@@ -55,6 +59,13 @@ fn twin(blueprint: &Blueprint) -> Blueprint {
     twin.config.prefetch = PrefetchConfig::default();
     twin.config.warm = WarmConfig::default();
     twin.admission = Choice::default();
+    if twin.config.demotion != DemotionConfig::default() {
+        // Where blocks have their homes does not change what is missed: the twin's host holds them all.
+        twin.config.demotion = DemotionConfig::default();
+        twin.demotion = Default::default();
+        (twin.config.cxl, twin.config.nvme) = Default::default();
+        twin.config.host.pool = Some(ROOMY);
+    }
     twin
 }
 

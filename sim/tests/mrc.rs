@@ -177,6 +177,7 @@ impl Case {
                 warm_frames: 0,
                 admission: Default::default(),
                 home_capacity: u64::MAX,
+                tiers: Default::default(),
                 block_bytes: 64,
                 start: self.start,
                 seed: Seed(1),

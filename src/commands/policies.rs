@@ -2,11 +2,12 @@
 
 use crate::output;
 use kvtier_policies::admission::ADMISSION;
+use kvtier_policies::demotion::DEMOTION;
 use kvtier_policies::eviction::EVICTION;
 use kvtier_policies::prefetch::PREFETCH;
 use std::process::ExitCode;
 
-/// List eviction, admission and prefetch policies with the state each keeps
+/// List eviction, admission, demotion and prefetch policies with the state each keeps
 #[derive(clap::Args)]
 #[command(after_help = "Example: kvtier policies --json")]
 pub(crate) struct Args {
@@ -48,7 +49,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 })
             })
             .collect();
-        let all = serde_json::json!({ "eviction": eviction, "admission": admission, "prefetch": prefetch });
+        let demotion: Vec<serde_json::Value> = DEMOTION
+            .iter()
+            .map(|entry| {
+                let (name, bytes) = (entry.name, entry.bytes_per_block);
+                serde_json::json!({ "name": name, "summary": entry.summary, "bytes_per_block": bytes })
+            })
+            .collect();
+        let all = serde_json::json!({
+            "eviction": eviction, "admission": admission, "demotion": demotion, "prefetch": prefetch,
+        });
         output::say(serde_json::to_string_pretty(&all)?);
         return Ok(ExitCode::SUCCESS);
     }
@@ -74,6 +84,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for entry in ADMISSION {
         let (slot, frame) = (entry.state.per_slot, entry.state.per_frame);
         output::say(format!("{:<width$}  {slot:>7}  {frame:>8}  {}", entry.name, entry.summary));
+    }
+    output::say(
+        "\nDemotion between home tiers (demotion.policy): who moves down first; state is kept in host memory\n",
+    );
+    let width = DEMOTION.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+    output::say(format!("{:<width$}  {:>8}  what moves down first", "policy", "B/block"));
+    for entry in DEMOTION {
+        output::say(format!("{:<width$}  {:>8}  {}", entry.name, entry.bytes_per_block, entry.summary));
     }
     output::say("\nPrefetch (prefetch.policy)\n");
     let width = PREFETCH.iter().map(|entry| entry.name.len()).max().unwrap_or(0);

@@ -112,6 +112,7 @@ impl Scenario {
             warm_frames: 0,
             admission: Default::default(),
             home_capacity: u64::MAX,
+            tiers: Default::default(),
             block_bytes: 1,
             start: if self.recent { Start::Recent } else { Start::Cold },
             seed: Seed(self.seed),

@@ -42,8 +42,16 @@ counts! {
     cold,
     /// Of the misses, blocks that a prefetch had evicted.
     pollution,
+    /// Of the misses, blocks whose home was in CXL memory.
+    misses_cxl,
+    /// Of the misses, blocks whose home was on NVMe storage.
+    misses_nvme,
     /// Blocks prefetched from their home tier.
     prefetches,
+    /// Of those, blocks whose home was in CXL memory.
+    prefetches_cxl,
+    /// Of those, blocks whose home was on NVMe storage.
+    prefetches_nvme,
     /// Blocks prefetched from the warm pages: no transfer.
     warm_prefetches,
     /// Prefetched blocks that left, or stood at the end, without a demand.
@@ -64,6 +72,14 @@ counts! {
     warm_insertions,
     /// Blocks that left a hot buffer and were turned away from the warm pages.
     warm_rejected,
+    /// Blocks that moved down to CXL memory.
+    demoted_cxl,
+    /// Blocks that moved down to NVMe storage.
+    demoted_nvme,
+    /// Blocks that moved up to host when they were brought from below.
+    promoted,
+    /// New blocks that found no room in host and went straight below.
+    spilled,
     /// Bytes written to page tables, slot tags and policy state.
     metadata_bytes,
 }

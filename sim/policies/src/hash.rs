@@ -3,12 +3,15 @@
 //! The record of one stream's step is a sequence of little-endian u32 words:
 //! step; newest (0 or 1); n and the slots of the selection in rank order; n and the loads in rank order, each
 //! (block, slot, victim, source); n and the prefetches likewise; n (0 or 1) and the growth likewise. Absent blocks
-//! are 0xffffffff; sources are 0 home, 1 warm, 2 grown. A change of a buffer's size before a step has a record of its own:
-//! step; 2; the new slots; n and the blocks that left; n and the moves, each (from, to). A stream's hash after a step is xxh3-64 of that record,
+//! are 0xffffffff; sources are 0 home in host memory, 1 warm, 2 grown, 3 CXL, 4 NVMe. A change of a buffer's size before
+//! a step has a record of its own: step; 2; the new slots; n and the blocks that left; n and the moves, each (from, to).
+//! A stream's hash after a step is xxh3-64 of that record,
 //! seeded with its hash before (0 at the start). A request's hash is xxh3-64 of its streams' hashes in
 //! stream order (layer-major), as little-endian u64; the run's hash is xxh3-64 of the hashes of all requests in
 //! admission order, followed by the hash of the warm pages (0 without them), whose record per layer is: step,
 //! layer, n and the removed (table, block), n and the inserted (table, block), n and the evicted (table, block).
+//! Where there are home tiers below host, their hash follows; their record per step is: step, n and the blocks placed or
+//! moved in order, each (table, block, from, to), with tiers 0 host, 1 CXL, 2 NVMe, and 3 for a block that is new.
 
 use crate::{Fill, Resized, StreamPlan};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -62,6 +65,14 @@ impl Recorder {
             self.words.push(count(list.len()));
             self.words.extend(list.iter().flat_map(|&(table, block)| [table, block]));
         }
+        self.hash(before)
+    }
+
+    /// The home tiers' hash after one step, given the hash before.
+    pub(crate) fn home_step(&mut self, before: u64, step: u32, moved: &[[u32; 4]]) -> u64 {
+        self.words.clear();
+        self.words.extend([step, count(moved.len())]);
+        self.words.extend(moved.iter().flatten());
         self.hash(before)
     }
 

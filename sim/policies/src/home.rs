@@ -3,6 +3,12 @@
 
 use thiserror::Error;
 
+#[cfg(test)]
+pub(crate) mod testing;
+pub(crate) mod tiers;
+
+pub use tiers::TierConfig;
+
 /// What a request needs at home, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lodger {

@@ -5,6 +5,7 @@
 
 pub mod admission;
 mod counts;
+pub mod demotion;
 mod error;
 pub mod eviction;
 mod hash;
@@ -16,13 +17,14 @@ mod recency_log;
 mod residency;
 mod schedule;
 mod selection;
+mod shared;
 mod slot_queues;
 mod warm;
 
 pub use counts::Counts;
 pub use error::{PolicyError, nearest};
-pub use home::{HomeFull, HomeTier, Lodger};
-pub use plan::{Fill, LayerPlan, Resized, Source, StepPlan, StreamPlan};
+pub use home::{HomeFull, HomeTier, Lodger, TierConfig};
+pub use plan::{Fill, LayerPlan, Moves, Resized, Source, StepPlan, StreamPlan};
 pub use plane::{Admission, DecisionPlane, PlaneConfig, Prefix, SeatSlots, SelectionSource, Start};
 pub use recency_log::RecencyLog;
 pub use residency::{HotBuffer, Prefetch, Residency};

@@ -1,18 +1,45 @@
 //! Plans: the whole output of the decision plane for one step. Buffers are reused from step to step.
 
 use crate::Counts;
+use crate::demotion::Tier;
 use kvtier_units::{BlockId, Slot};
 
 /// Where a block that enters a hot buffer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Source {
-    /// Its home tier: a transfer.
+    /// Its home in host memory: a transfer.
     Home = 0,
     /// The warm pages: frames are exchanged and no bytes move.
     Warm = 1,
     /// The reserved slot: the block was just filled, and its frame stays.
     Grown = 2,
+    /// Its home in CXL memory: a transfer by way of host memory.
+    Cxl = 3,
+    /// Its home on NVMe storage: a transfer by way of host memory.
+    Nvme = 4,
+}
+
+/// Blocks that changed their home, by the tier they left and the one they entered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moves([[u64; 3]; 3]);
+
+impl Moves {
+    /// One more block.
+    pub(crate) fn add(&mut self, from: Tier, to: Tier) {
+        self.0[from as usize][to as usize] += 1;
+    }
+
+    /// Blocks that went from one tier to another.
+    pub fn between(&self, from: Tier, to: Tier) -> u64 {
+        self.0[from as usize][to as usize]
+    }
+
+    /// Every pair of tiers between which blocks moved, and how many.
+    pub fn all(&self) -> impl Iterator<Item = (Tier, Tier, u64)> + '_ {
+        let pairs = Tier::ALL.into_iter().flat_map(|from| Tier::ALL.map(|to| (from, to)));
+        pairs.map(|(from, to)| (from, to, self.between(from, to))).filter(|&(_, _, blocks)| blocks > 0)
+    }
 }
 
 /// One block entering one slot.
@@ -71,6 +98,8 @@ pub struct Resized {
     pub slots: u32,
     /// Blocks that left, in victim order.
     pub evicted: Vec<BlockId>,
+    /// The slots that they left, parallel to them.
+    pub left: Vec<Slot>,
     /// Survivors that moved, as (from, to), ascending.
     pub moved: Vec<(Slot, Slot)>,
     /// Evictions, wasted prefetches, and bytes of metadata written.
@@ -82,6 +111,7 @@ impl Resized {
     pub(crate) fn clear(&mut self, slots: u32) {
         self.slots = slots;
         self.evicted.clear();
+        self.left.clear();
         self.moved.clear();
         self.counts = Counts::default();
     }
@@ -103,6 +133,13 @@ pub struct StepPlan {
     pub step: u32,
     /// Requests that take part.
     pub participants: usize,
+    /// Blocks that changed their home at the boundary before the step, admissions included.
+    pub boundary_moves: Moves,
+    /// Blocks that changed their home within the step: up to host when they were brought from below, or straight down
+    /// when they were newly filled and host was full.
+    pub moves: Moves,
+    /// What of the boundary is counted.
+    pub counts: Counts,
     /// One plan per layer, in order.
     pub layers: Vec<LayerPlan>,
 }

@@ -6,11 +6,14 @@ use crate::eviction::{self, BufferShape};
 use crate::hash::{self, Recorder};
 use crate::prefetch::{self, Prefetcher};
 use crate::residency::{HotBuffer, Prefetch};
-use crate::warm::{WarmLookup, WarmPool, WarmTables};
-use crate::{Counts, HomeFull, HomeTier, Lodger, PolicyError, Selection, StepPlan, StreamPlan};
+use crate::home::tiers::HomeTiers;
+use crate::shared::StreamTables;
+use crate::warm::{WarmLookup, WarmPool};
+use crate::{Counts, HomeFull, HomeTier, Lodger, PolicyError, Selection, StepPlan, StreamPlan, TierConfig};
 use kvtier_units::{BlockId, Seed, Slot};
 
 mod exchange;
+mod lodging;
 
 mod resize;
 
@@ -47,8 +50,10 @@ pub struct PlaneConfig {
     pub warm_frames: usize,
     /// Who enters the warm pages.
     pub admission: Choice,
-    /// Bytes of the home pool.
+    /// Bytes of the home pool in host memory.
     pub home_capacity: u64,
+    /// Home tiers below host.
+    pub tiers: TierConfig,
     /// Bytes of one block of one stream.
     pub block_bytes: u64,
     /// What buffers hold when a request starts.
@@ -90,7 +95,8 @@ pub trait SelectionSource {
 struct Stream {
     buffer: Box<dyn HotBuffer>,
     prefetcher: Option<Box<dyn Prefetcher>>,
-    warm: Option<WarmTables>,
+    warm: Option<StreamTables>,
+    home: Option<StreamTables>,
     hash: u64,
 }
 
@@ -101,11 +107,12 @@ struct Seat {
     lodger: Lodger,
 }
 
-/// Requests seated in a prefix group, and its warm table per stream.
+/// Requests seated in a prefix group, and its tables per stream: of the warm pages, and of the home tiers.
 #[derive(Default)]
 struct PrefixGroup {
     requests: u32,
     tables: Vec<u32>,
+    home_tables: Vec<u32>,
 }
 
 /// Decides for a whole device, one engine step at a time.
@@ -115,6 +122,8 @@ pub struct DecisionPlane {
     warm: Option<WarmPool>,
     groups: Vec<PrefixGroup>,
     home: HomeTier,
+    /// Where each block has its home, where there are tiers below host.
+    tiers: Option<HomeTiers>,
     /// Hash of every request admitted so far, by admission; final once it has left.
     request_hashes: Vec<u64>,
     step: u32,
@@ -155,9 +164,15 @@ impl DecisionPlane {
         let probe = BufferShape { slots: config.k.max(1), blocks: 1, k: config.k, seed: config.seed };
         config.eviction.build(&config.params, probe)?;
         let gate = config.admission.build(config.warm_frames)?;
+        let tiers = config.tiers.build(config.home_capacity, config.block_bytes)?;
+        let home_capacity = match &tiers {
+            Some(tiers) => tiers.capacity() * config.block_bytes,
+            None => config.home_capacity,
+        };
         Ok(DecisionPlane {
             warm: (config.warm_frames > 0).then(|| WarmPool::new(config.warm_frames, gate)),
-            home: HomeTier::new(config.home_capacity),
+            home: HomeTier::new(home_capacity),
+            tiers,
             seats: Vec::new(),
             groups: Vec::new(),
             request_hashes: Vec::new(),
@@ -172,11 +187,6 @@ impl DecisionPlane {
     /// Streams of one request: layers x head groups.
     pub fn streams_per_request(&self) -> usize {
         self.config.slots.len() * self.config.head_groups as usize
-    }
-
-    /// Bytes in use in the home pool.
-    pub fn home_used(&self) -> u64 {
-        self.home.used()
     }
 
     /// HBM bytes that the admission policy keeps per warm frame.
@@ -220,9 +230,10 @@ impl DecisionPlane {
         let mut counts = Counts::default();
         let ordinal = self.request_hashes.len();
         self.request_hashes.push(0);
-        let streams = (0..self.streams_per_request())
+        let streams: Vec<Stream> = (0..self.streams_per_request())
             .map(|stream| self.seat_stream(admission, ordinal, stream, &mut counts))
             .collect();
+        counts.spilled = self.lodge(&streams, admission.full_blocks);
         let seat = admission.seat as usize;
         if self.seats.len() <= seat {
             self.seats.resize_with(seat + 1, || None);
@@ -243,6 +254,7 @@ impl DecisionPlane {
             let streams = self.config.slots.len() * self.config.head_groups as usize;
             self.groups[group].tables = (0..streams).map(|_| pool.open_table(prefix.blocks)).collect();
         }
+        self.open_home_group(prefix);
     }
 
     fn seat_stream(
@@ -286,7 +298,12 @@ impl DecisionPlane {
             let prefix = prefix.map(|(tables, blocks)| (tables[stream], blocks));
             pool.open_stream(admission.max_blocks, slots, prefix)
         });
-        Stream { buffer, prefetcher: config.prefetch.build(), warm, hash: 0 }
+        let home = self.tiers.as_mut().map(|tiers| {
+            let group = admission.prefix.map(|prefix| (&self.groups[prefix.group as usize], prefix.blocks));
+            let prefix = group.map(|(group, blocks)| (group.home_tables[stream], blocks));
+            StreamTables::new(tiers.open_table(admission.max_blocks), prefix)
+        });
+        Stream { buffer, prefetcher: config.prefetch.build(), warm, home, hash: 0 }
     }
 
     /// Ends the request in a seat: its slots, warm pages and home blocks are freed. Returns its last counts.
@@ -302,9 +319,13 @@ impl DecisionPlane {
                 pool.close_table(tables.own);
             }
         }
+        self.leave_home(&seat.streams);
         if let Some(group) = seat.lodger.group {
             let group = &mut self.groups[group as usize];
             group.requests -= 1;
+            if let Some(tiers) = self.tiers.as_mut().filter(|_| group.requests == 0) {
+                group.home_tables.drain(..).for_each(|table| tiers.close_table(table));
+            }
             if let Some(pool) = self.warm.as_mut().filter(|_| group.requests == 0) {
                 group.tables.drain(..).for_each(|table| pool.close_table(table));
             }
@@ -323,6 +344,7 @@ impl DecisionPlane {
         self.plan.step = self.step;
         self.plan.participants = seats.len();
         self.plan.layers.resize_with(layers, Default::default);
+        self.begin_home_step();
         for layer in 0..layers {
             let plans = &mut self.plan.layers[layer].streams;
             plans.resize_with(seats.len() * heads, StreamPlan::default);
@@ -332,12 +354,17 @@ impl DecisionPlane {
                 let stream = &mut seat.expect("a participant is seated").streams[number];
                 let selection = source.selection(participant, number);
                 stream.decide(self.step, &selection, self.config.prefetch_budget, self.warm.as_ref(), plan);
+                if let Some((tiers, tables)) = self.tiers.as_ref().zip(stream.home) {
+                    tiers.route(&tables, plan);
+                }
                 stream.hash = self.recorder.stream_step(stream.hash, self.step, plan);
             }
             if self.warm.is_some() {
                 self.settle_warm(layer, seats, source);
             }
+            self.settle_home(layer, seats, source);
         }
+        self.end_home_step();
         self.step += 1;
         &self.plan
     }
@@ -349,7 +376,8 @@ impl DecisionPlane {
             hashes[seat.ordinal] = hash_request(seat);
         }
         let pool = self.warm.as_ref().map_or(0, WarmPool::hash);
-        hash::combine(hashes.into_iter().chain([pool]))
+        let tiers = self.tiers.as_ref().map(HomeTiers::hash);
+        hash::combine(hashes.into_iter().chain([pool]).chain(tiers))
     }
 }
 

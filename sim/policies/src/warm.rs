@@ -9,7 +9,8 @@
 
 use crate::admission::{Gate, Leaver, Page, Seen};
 use crate::hash::Recorder;
-use crate::{Source, StreamPlan};
+use crate::shared::StreamTables;
+use crate::{Counts, Resized, Source, StreamPlan};
 use kvtier_units::{BlockId, Slot};
 
 /// Frame of a block that is not among the warm pages.
@@ -32,23 +33,6 @@ impl WarmLookup<'_> {
     pub fn holds(&self, block: BlockId) -> bool {
         let table = if block.index() < self.prefix.len() { self.prefix } else { self.own };
         table.get(block.index()).is_some_and(|&frame| frame != NOT_WARM)
-    }
-}
-
-/// The tables in which one stream's blocks are found: its own, and its prefix group's for the first blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WarmTables {
-    pub(crate) own: u32,
-    pub(crate) prefix: Option<u32>,
-    pub(crate) prefix_blocks: u32,
-}
-
-impl WarmTables {
-    fn home_of(&self, block: BlockId) -> u32 {
-        match self.prefix {
-            Some(prefix) if block.0 < self.prefix_blocks => prefix,
-            _ => self.own,
-        }
     }
 }
 
@@ -115,14 +99,10 @@ impl WarmPool {
     }
 
     /// The tables of a stream of `slots` slots whose context can hold `blocks` blocks.
-    pub(crate) fn open_stream(&mut self, blocks: u32, slots: u32, prefix: Option<(u32, u32)>) -> WarmTables {
+    pub(crate) fn open_stream(&mut self, blocks: u32, slots: u32, prefix: Option<(u32, u32)>) -> StreamTables {
         let own = self.open_table(blocks);
         self.gate.open(own, slots);
-        WarmTables {
-            own,
-            prefix: prefix.map(|(table, _)| table),
-            prefix_blocks: prefix.map_or(0, |(_, blocks)| blocks),
-        }
+        StreamTables::new(own, prefix)
     }
 
     /// A table for `blocks` blocks of one home.
@@ -153,14 +133,14 @@ impl WarmPool {
     }
 
     /// The pages as a stream sees them now.
-    pub(crate) fn look_up(&self, tables: &WarmTables) -> WarmLookup<'_> {
+    pub(crate) fn look_up(&self, tables: &StreamTables) -> WarmLookup<'_> {
         let prefix =
             tables.prefix.map_or(&[][..], |id| &self.tables[id as usize][..tables.prefix_blocks as usize]);
         WarmLookup { prefix, own: &self.tables[tables.own as usize] }
     }
 
     /// Takes out the blocks that went back to a stream's hot buffer, and tells the gate what the stream demanded.
-    pub(crate) fn take(&mut self, tables: &WarmTables, plan: &mut StreamPlan) {
+    pub(crate) fn take(&mut self, tables: &StreamTables, plan: &mut StreamPlan) {
         for fill in plan.loads.iter().chain(&plan.prefetches).filter(|fill| fill.source == Source::Warm) {
             let table = tables.home_of(fill.block);
             self.removed.push((table, fill.block.0));
@@ -173,22 +153,47 @@ impl WarmPool {
 
     /// Offers the blocks that left a stream's hot buffer, in victim order, and credits the stream's step. `near` are the
     /// slots of its near misses.
-    pub(crate) fn receive(&mut self, tables: &WarmTables, step: u32, near: &[Slot], plan: &mut StreamPlan) {
-        let (mut inserted, mut rejected) = (0, 0);
+    pub(crate) fn receive(&mut self, tables: &StreamTables, step: u32, near: &[Slot], plan: &mut StreamPlan) {
+        let mut counts = Counts::default();
         for fill in plan.fills().filter(|fill| fill.victim != BlockId::NONE) {
-            let page = Page { table: tables.home_of(fill.victim), block: fill.victim };
-            let held = self.tables[page.table as usize][page.block.index()] != NOT_WARM;
-            let leaver = Leaver { stream: tables.own, slot: fill.slot, step, page, rival: self.rival() };
-            if held || self.gate.admits(&leaver) {
-                self.insert(page);
-                inserted += 1;
-            } else {
-                rejected += 1;
-            }
+            self.offer(tables, step, fill.victim, fill.slot, &mut counts);
         }
-        plan.counts.warm_insertions += inserted;
-        plan.counts.warm_rejected += rejected;
+        plan.counts += counts;
         self.gate.credit(&Seen { step, stream: tables.own, plan, near });
+    }
+
+    /// Offers the blocks that left a stream's hot buffer as it changed its size. Returns who entered and who did not.
+    pub(crate) fn receive_resized(
+        &mut self,
+        tables: &StreamTables,
+        step: u32,
+        resized: &Resized,
+    ) -> Counts {
+        let mut counts = Counts::default();
+        for (&block, &slot) in resized.evicted.iter().zip(&resized.left) {
+            self.offer(tables, step, block, slot, &mut counts);
+        }
+        self.gate.resize(tables.own, resized.slots, &resized.moved);
+        counts
+    }
+
+    fn offer(
+        &mut self,
+        tables: &StreamTables,
+        step: u32,
+        block: BlockId,
+        slot: Slot,
+        counts: &mut Counts,
+    ) {
+        let page = Page { table: tables.home_of(block), block };
+        let held = self.tables[page.table as usize][block.index()] != NOT_WARM;
+        let leaver = Leaver { stream: tables.own, slot, step, page, rival: self.rival() };
+        if held || self.gate.admits(&leaver) {
+            self.insert(page);
+            counts.warm_insertions += 1;
+        } else {
+            counts.warm_rejected += 1;
+        }
     }
 
     /// The block that an insertion now would push out; none while a frame is free.
@@ -299,11 +304,11 @@ mod tests {
         WarmPool::new(frames, always)
     }
 
-    fn contents(pool: &WarmPool, tables: &WarmTables) -> Vec<u32> {
+    fn contents(pool: &WarmPool, tables: &StreamTables) -> Vec<u32> {
         (0..8).filter(|&block| pool.look_up(tables).holds(BlockId(block))).collect()
     }
 
-    fn insert(pool: &mut WarmPool, tables: &WarmTables, blocks: &[u32]) {
+    fn insert(pool: &mut WarmPool, tables: &StreamTables, blocks: &[u32]) {
         for &block in blocks {
             pool.insert(Page { table: tables.home_of(BlockId(block)), block: BlockId(block) });
         }

@@ -62,6 +62,7 @@ fn plane(choice: &Choice, slots: u32, frames: usize, budget: u32) -> DecisionPla
         warm_frames: frames,
         admission: choice.clone(),
         home_capacity: u64::MAX,
+        tiers: Default::default(),
         block_bytes: 1,
         start: Start::Cold,
         seed: Seed(7),

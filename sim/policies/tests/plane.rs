@@ -48,6 +48,7 @@ fn config(slots: u32, warm_frames: usize) -> PlaneConfig {
         warm_frames,
         admission: Default::default(),
         home_capacity: u64::MAX,
+        tiers: Default::default(),
         block_bytes: 1,
         start: Start::Cold,
         seed: Seed(7),

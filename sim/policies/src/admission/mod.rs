@@ -73,6 +73,9 @@ pub trait Gate: Send {
     /// Whether a block that leaves a hot buffer enters the warm pages.
     fn admits(&mut self, leaver: &Leaver) -> bool;
 
+    /// A stream's buffer has so many slots from now on; survivors moved from slots beyond to others, as (from, to).
+    fn resize(&mut self, _stream: u32, _slots: u32, _moved: &[(Slot, Slot)]) {}
+
     /// Takes note of a stream's step, after its leavers were judged.
     fn credit(&mut self, _seen: &Seen<'_>) {}
 }
@@ -184,6 +187,14 @@ pub fn find<'a>(table: &'a [Entry], name: &str) -> Result<&'a Entry, PolicyError
         let known: Vec<&str> = table.iter().map(|entry| entry.name).collect();
         PolicyError::unknown("warm.admission", "admission policy", name, &known)
     })
+}
+
+/// Rearranges what is kept per slot of a buffer that changed its size.
+fn resize_slots<T: Copy + Default>(state: &mut Vec<T>, slots: u32, moved: &[(Slot, Slot)]) {
+    let slots = slots as usize;
+    state.resize(state.len().max(slots), T::default());
+    moved.iter().for_each(|&(from, to)| state[to.index()] = state[from.index()]);
+    state.truncate(slots);
 }
 
 /// A parameter that is out of range.

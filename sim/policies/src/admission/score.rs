@@ -5,7 +5,7 @@
 //! 128 at the worst (256 - 128 x rank / selected, rounded down); a near miss adds `near`. It halves every `half_life`
 //! steps: by one bit for each whole half-life since it was last credited, rounded down.
 
-use super::{AdmissionPolicy, Gate, GateState, Leaver, Seen, wrong};
+use super::{AdmissionPolicy, Gate, GateState, Leaver, Seen, resize_slots, wrong};
 use crate::PolicyError;
 use kvtier_units::Slot;
 use serde::Deserialize;
@@ -69,6 +69,10 @@ impl Gate for Score {
     fn admits(&mut self, leaver: &Leaver) -> bool {
         let credit = self.credits[leaver.stream as usize][leaver.slot.index()];
         self.params.faded(credit, leaver.step) >= self.params.threshold
+    }
+
+    fn resize(&mut self, stream: u32, slots: u32, moved: &[(Slot, Slot)]) {
+        resize_slots(&mut self.credits[stream as usize], slots, moved);
     }
 
     fn credit(&mut self, seen: &Seen<'_>) {

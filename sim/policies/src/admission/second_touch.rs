@@ -4,8 +4,9 @@
 //! The count stands per slot and restarts when the slot is filled (with 1 by a miss, with 0 by a prefetch or a newly
 //! filled block), so nothing is remembered of blocks that are not resident: no ghost is kept.
 
-use super::{AdmissionPolicy, Gate, GateState, Leaver, Seen, wrong};
+use super::{AdmissionPolicy, Gate, GateState, Leaver, Seen, resize_slots, wrong};
 use crate::PolicyError;
+use kvtier_units::Slot;
 use serde::Deserialize;
 
 /// Parameters of [`SecondTouch`].
@@ -41,6 +42,10 @@ impl Gate for SecondTouch {
 
     fn admits(&mut self, leaver: &Leaver) -> bool {
         self.demands[leaver.stream as usize][leaver.slot.index()] >= self.params.demands
+    }
+
+    fn resize(&mut self, stream: u32, slots: u32, moved: &[(Slot, Slot)]) {
+        resize_slots(&mut self.demands[stream as usize], slots, moved);
     }
 
     fn credit(&mut self, seen: &Seen<'_>) {

@@ -14,8 +14,8 @@ pub struct SeatSlots<'a> {
 }
 
 impl DecisionPlane {
-    /// Changes the sizes of hot buffers before the next step. Buffers that keep their size are not touched. Victims go to
-    /// the warm pages, layer by layer, within a layer in (seat as given, head group, victim) order; then the layer's
+    /// Changes the sizes of hot buffers before the next step. Buffers that keep their size are not touched. Victims are
+    /// offered to the warm pages, layer by layer, within a layer in (seat as given, head group, victim) order; then the layer's
     /// evictions follow. Returns what the changes evicted.
     ///
     /// # Panics
@@ -39,7 +39,7 @@ impl DecisionPlane {
                     counts += resized.counts;
                     changed = true;
                     if let (Some(pool), Some(tables)) = (&mut self.warm, &stream.warm) {
-                        resized.evicted.iter().for_each(|&victim| pool.insert(tables, victim));
+                        counts += pool.receive_resized(tables, self.step, &resized);
                     }
                 }
             }

@@ -51,6 +51,7 @@ impl<E: EvictionPolicy> Residency<E> {
             self.unused_prefetches -= 1;
         }
         out.evicted.push(block);
+        out.left.push(slot);
     }
 
     /// For each slot of the new size the slot whose block it holds from now on, `Slot::NONE` where it is free.

@@ -1,8 +1,9 @@
 //! A bench on which hand-worked traces of admission run: one stream under lru, and the warm pages behind it.
 
-use super::{WarmPool, WarmTables};
+use super::WarmPool;
 use crate::admission::{self, ADMISSION, Entry};
 use crate::eviction::{self, BufferShape, EVICTION};
+use crate::shared::StreamTables;
 use crate::{HotBuffer, Selection, StreamPlan};
 use kvtier_units::{BlockId, Seed, Slot};
 
@@ -13,7 +14,7 @@ pub(crate) struct Pages {
     entry: Entry,
     buffer: Box<dyn HotBuffer>,
     pool: WarmPool,
-    tables: WarmTables,
+    tables: StreamTables,
     now: u32,
 }
 
