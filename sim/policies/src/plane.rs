@@ -4,9 +4,9 @@
 use crate::admission::Choice;
 use crate::eviction::{self, BufferShape};
 use crate::hash::{self, Recorder};
+use crate::home::tiers::HomeTiers;
 use crate::prefetch::{self, Prefetcher};
 use crate::residency::{HotBuffer, Prefetch};
-use crate::home::tiers::HomeTiers;
 use crate::shared::StreamTables;
 use crate::warm::{WarmLookup, WarmPool};
 use crate::{Counts, HomeFull, HomeTier, Lodger, PolicyError, Selection, StepPlan, StreamPlan, TierConfig};

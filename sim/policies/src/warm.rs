@@ -99,7 +99,12 @@ impl WarmPool {
     }
 
     /// The tables of a stream of `slots` slots whose context can hold `blocks` blocks.
-    pub(crate) fn open_stream(&mut self, blocks: u32, slots: u32, prefix: Option<(u32, u32)>) -> StreamTables {
+    pub(crate) fn open_stream(
+        &mut self,
+        blocks: u32,
+        slots: u32,
+        prefix: Option<(u32, u32)>,
+    ) -> StreamTables {
         let own = self.open_table(blocks);
         self.gate.open(own, slots);
         StreamTables::new(own, prefix)
@@ -163,12 +168,7 @@ impl WarmPool {
     }
 
     /// Offers the blocks that left a stream's hot buffer as it changed its size. Returns who entered and who did not.
-    pub(crate) fn receive_resized(
-        &mut self,
-        tables: &StreamTables,
-        step: u32,
-        resized: &Resized,
-    ) -> Counts {
+    pub(crate) fn receive_resized(&mut self, tables: &StreamTables, step: u32, resized: &Resized) -> Counts {
         let mut counts = Counts::default();
         for (&block, &slot) in resized.evicted.iter().zip(&resized.left) {
             self.offer(tables, step, block, slot, &mut counts);
@@ -177,14 +177,7 @@ impl WarmPool {
         counts
     }
 
-    fn offer(
-        &mut self,
-        tables: &StreamTables,
-        step: u32,
-        block: BlockId,
-        slot: Slot,
-        counts: &mut Counts,
-    ) {
+    fn offer(&mut self, tables: &StreamTables, step: u32, block: BlockId, slot: Slot, counts: &mut Counts) {
         let page = Page { table: tables.home_of(block), block };
         let held = self.tables[page.table as usize][block.index()] != NOT_WARM;
         let leaver = Leaver { stream: tables.own, slot, step, page, rival: self.rival() };

@@ -136,12 +136,7 @@ impl Choice {
 
 /// The table line of a policy. A policy outside this crate is registered by extending a table of its own.
 pub const fn entry<D: DemotionPolicy>() -> Entry {
-    Entry {
-        name: D::NAME,
-        summary: D::SUMMARY,
-        bytes_per_block: D::BYTES_PER_BLOCK,
-        build: build::<D>,
-    }
+    Entry { name: D::NAME, summary: D::SUMMARY, bytes_per_block: D::BYTES_PER_BLOCK, build: build::<D> }
 }
 
 fn build<D: DemotionPolicy>(params: &toml::Table) -> Result<Option<Box<dyn Descent>>, PolicyError> {

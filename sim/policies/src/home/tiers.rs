@@ -49,7 +49,8 @@ impl TierConfig {
         let conflict = |field, message: &str| Err(PolicyError::Conflict { field, message: message.into() });
         let Some(descent) = self.demotion.build()? else {
             if below {
-                let message = "`none` moves nothing to cxl.pool or nvme.pool; set \"age\" or \"utility\", or drop them";
+                let message =
+                    "`none` moves nothing to cxl.pool or nvme.pool; set \"age\" or \"utility\", or drop them";
                 return conflict("demotion.policy", message);
             }
             return Ok(None);
@@ -253,8 +254,7 @@ impl HomeTiers {
             return false;
         }
         let room = |tier: &Tier| self.used[*tier as usize] < self.capacity[*tier as usize];
-        let tier =
-            Tier::ALL.into_iter().find(room).expect("the ledger admits no more than all tiers hold");
+        let tier = Tier::ALL.into_iter().find(room).expect("the ledger admits no more than all tiers hold");
         self.create(table, block, tier);
         if tier != Tier::Host {
             self.moves.add(Tier::Host, tier);

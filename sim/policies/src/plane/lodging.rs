@@ -59,7 +59,9 @@ impl DecisionPlane {
         tiers.begin_step(self.step);
         let moves = tiers.take_moves();
         self.plan.boundary_moves = moves;
-        let into = |to: Tier| Tier::ALL.into_iter().filter(|from| *from < to).map(|from| moves.between(from, to)).sum();
+        let into = |to: Tier| {
+            Tier::ALL.into_iter().filter(|from| *from < to).map(|from| moves.between(from, to)).sum()
+        };
         self.plan.counts.demoted_cxl = into(Tier::Cxl);
         self.plan.counts.demoted_nvme = into(Tier::Nvme);
     }
@@ -72,8 +74,10 @@ impl DecisionPlane {
             let number = layer * heads + at % heads;
             let seat = self.seats[seats[at / heads] as usize].as_ref().expect("a participant is seated");
             let tables = seat.streams[number].home.expect("with tiers every stream has tables");
-            let brought = plan.loads.iter().chain(&plan.prefetches).filter(|fill| fill.source != Source::Warm);
-            plan.counts.promoted += brought.map(|fill| u64::from(tiers.fetch(&tables, fill.block))).sum::<u64>();
+            let brought =
+                plan.loads.iter().chain(&plan.prefetches).filter(|fill| fill.source != Source::Warm);
+            plan.counts.promoted +=
+                brought.map(|fill| u64::from(tiers.fetch(&tables, fill.block))).sum::<u64>();
             if let Some(block) = source.selection(at / heads, number).grown {
                 plan.counts.spilled += u64::from(tiers.settle_within(&tables, block));
             }
