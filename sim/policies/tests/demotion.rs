@@ -207,7 +207,7 @@ impl Model {
     }
 
     fn begin_step(&mut self, step: u32) {
-        if self.utility && step > 0 && step % 4 == 0 {
+        if self.utility && step > 0 && step.is_multiple_of(4) {
             self.lodgings.sort_by_key(|lodging| (lodging.demands, lodging.stamp));
             for at in 0..self.lodgings.len() {
                 let stamp = self.stamp();

@@ -120,8 +120,11 @@ pub struct Entry {
     pub reads_near: bool,
     /// Bytes of state it keeps.
     pub state: GateState,
-    build: fn(&toml::Table, usize) -> Result<Box<dyn Gate>, PolicyError>,
+    build: Build,
 }
+
+/// Builds a gate from its policy's parameters.
+type Build = fn(&toml::Table, usize) -> Result<Box<dyn Gate>, PolicyError>;
 
 impl Entry {
     /// A gate to `frames` warm pages.
