@@ -120,15 +120,7 @@ impl Blueprint {
         let model = presets::model(&config.model)?;
         let eviction = *eviction::find(table, &config.hot.policy)?;
         let prefetch = *prefetch::find(&config.prefetch.policy)?;
-        let admission = admission::Choice {
-            entry: *admission::find(ADMISSION, &config.warm.admission)?,
-            params: config.warm.params.clone(),
-        };
-        let demotion = demotion::Choice {
-            entry: *demotion::find(DEMOTION, &config.demotion.policy)?,
-            params: config.demotion.params.clone(),
-        };
-        check_tiers(config, &machine)?;
+        let (admission, demotion) = choose_tiers(config, &machine)?;
         let k = config.selection.k.unwrap_or(trace.header.k);
         let reads_near = eviction.reads_near || prefetch.reads_near || admission.entry.reads_near;
         let near = config.selection.near.unwrap_or(u32::MAX);
@@ -301,11 +293,22 @@ impl Blueprint {
     }
 }
 
-/// A tier that is used must be there.
-fn check_tiers(config: &RunConfig, machine: &Machine) -> Result<(), SimError> {
+/// Who enters the warm pages and who moves down from host; a tier that is used must be there.
+fn choose_tiers(
+    config: &RunConfig,
+    machine: &Machine,
+) -> Result<(admission::Choice, demotion::Choice), SimError> {
+    let admission = admission::Choice {
+        entry: *admission::find(ADMISSION, &config.warm.admission)?,
+        params: config.warm.params.clone(),
+    };
+    let demotion = demotion::Choice {
+        entry: *demotion::find(DEMOTION, &config.demotion.policy)?,
+        params: config.demotion.params.clone(),
+    };
     let tiers = [("cxl", config.cxl.pool, machine.cxl), ("nvme", config.nvme.pool, machine.nvme)];
     match tiers.iter().find(|(_, pool, tier)| *pool > Bytes::ZERO && tier.is_none()) {
-        None => Ok(()),
+        None => Ok((admission, demotion)),
         Some((name, ..)) => Err(SimError::field(
             &format!("{name}.pool"),
             format!(

@@ -18,48 +18,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.json {
-        let eviction: Vec<serde_json::Value> = EVICTION
-            .iter()
-            .map(|entry| {
-                serde_json::json!({
-                    "name": entry.name,
-                    "summary": entry.summary,
-                    "needs_future": entry.needs_future,
-                    "reads_near_misses": entry.reads_near,
-                    "reads_scores": entry.reads_scores,
-                    "bytes_per_slot": entry.state.per_slot,
-                    "bytes_per_block": entry.state.per_block,
-                    "bytes_per_stream": entry.state.per_stream,
-                })
-            })
-            .collect();
-        let prefetch: Vec<serde_json::Value> = PREFETCH
-            .iter()
-            .map(|entry| serde_json::json!({ "name": entry.name, "summary": entry.summary }))
-            .collect();
-        let admission: Vec<serde_json::Value> = ADMISSION
-            .iter()
-            .map(|entry| {
-                serde_json::json!({
-                    "name": entry.name,
-                    "summary": entry.summary,
-                    "reads_near_misses": entry.reads_near,
-                    "bytes_per_slot": entry.state.per_slot,
-                    "bytes_per_frame": entry.state.per_frame,
-                })
-            })
-            .collect();
-        let demotion: Vec<serde_json::Value> = DEMOTION
-            .iter()
-            .map(|entry| {
-                let (name, bytes) = (entry.name, entry.bytes_per_block);
-                serde_json::json!({ "name": name, "summary": entry.summary, "bytes_per_block": bytes })
-            })
-            .collect();
-        let all = serde_json::json!({
-            "eviction": eviction, "admission": admission, "demotion": demotion, "prefetch": prefetch,
-        });
-        output::say(serde_json::to_string_pretty(&all)?);
+        output::say(serde_json::to_string_pretty(&as_json())?);
         return Ok(ExitCode::SUCCESS);
     }
     output::say(
@@ -76,6 +35,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let (slot, block, stream) = (state.per_slot, state.per_block, state.per_stream);
         output::say(format!("{:<width$}  {slot:>7}  {block:>8}  {stream:>9}  {}", entry.name, entry.summary));
     }
+    list_beyond_the_buffers();
+    output::say("\nPrefetch (prefetch.policy)\n");
+    let width = PREFETCH.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+    for entry in PREFETCH {
+        output::say(format!("{:<width$}  {}", entry.name, entry.summary));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Admission to the warm pages, and demotion between home tiers.
+fn list_beyond_the_buffers() {
     output::say(
         "\nAdmission to the warm pages (warm.admission): who of those that leave a hot buffer enters\n",
     );
@@ -93,10 +63,40 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for entry in DEMOTION {
         output::say(format!("{:<width$}  {:>8}  {}", entry.name, entry.bytes_per_block, entry.summary));
     }
-    output::say("\nPrefetch (prefetch.policy)\n");
-    let width = PREFETCH.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
-    for entry in PREFETCH {
-        output::say(format!("{:<width$}  {}", entry.name, entry.summary));
-    }
-    Ok(ExitCode::SUCCESS)
+}
+
+fn as_json() -> serde_json::Value {
+    let eviction = EVICTION.iter().map(|entry| {
+        serde_json::json!({
+            "name": entry.name,
+            "summary": entry.summary,
+            "needs_future": entry.needs_future,
+            "reads_near_misses": entry.reads_near,
+            "reads_scores": entry.reads_scores,
+            "bytes_per_slot": entry.state.per_slot,
+            "bytes_per_block": entry.state.per_block,
+            "bytes_per_stream": entry.state.per_stream,
+        })
+    });
+    let admission = ADMISSION.iter().map(|entry| {
+        serde_json::json!({
+            "name": entry.name,
+            "summary": entry.summary,
+            "reads_near_misses": entry.reads_near,
+            "bytes_per_slot": entry.state.per_slot,
+            "bytes_per_frame": entry.state.per_frame,
+        })
+    });
+    let demotion = DEMOTION.iter().map(|entry| {
+        let (name, bytes) = (entry.name, entry.bytes_per_block);
+        serde_json::json!({ "name": name, "summary": entry.summary, "bytes_per_block": bytes })
+    });
+    let prefetch =
+        PREFETCH.iter().map(|entry| serde_json::json!({ "name": entry.name, "summary": entry.summary }));
+    serde_json::json!({
+        "eviction": eviction.collect::<Vec<_>>(),
+        "admission": admission.collect::<Vec<_>>(),
+        "demotion": demotion.collect::<Vec<_>>(),
+        "prefetch": prefetch.collect::<Vec<_>>(),
+    })
 }

@@ -115,7 +115,35 @@ fn print(point: &Point) {
         .filter(|note| !note.is_empty())
         .for_each(|note| output::say(format!("note: {note}")));
     let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { 100.0 * ratio(part, whole) };
-    let kinds = [
+    let kinds = counted(point);
+    kinds.iter().for_each(|(name, value)| output::say(format!("  {name:<11} {value}")));
+    if point.status != Status::Ok {
+        return;
+    }
+    let time = &point.time;
+    let parts = [
+        ("compute", time.compute_ns),
+        ("stall", time.stall_ns),
+        ("launch", time.launch_ns),
+        ("wait", time.wait_ns),
+    ];
+    let parts: Vec<String> =
+        parts.iter().map(|&(name, ns)| format!("{name} {:.1}%", share(ns, time.total_ns))).collect();
+    output::say(format!(
+        "  {:<11} p50 {}, p90 {}, p99 {}: {}",
+        "step",
+        Nanos(time.step_p50_ns),
+        Nanos(time.step_p90_ns),
+        Nanos(time.step_p99_ns),
+        parts.join(", ")
+    ));
+    output::say(format!("  {:<11} {}", "decisions", point.decision_hash));
+}
+
+/// What was missed, found warm, prefetched and moved.
+fn counted(point: &Point) -> Vec<(&'static str, String)> {
+    let steady = &point.steady;
+    let mut kinds = vec![
         ("accesses", steady.accesses.to_string()),
         (
             "misses",
@@ -144,28 +172,21 @@ fn print(point: &Point) {
         ),
         ("moved", format!("{:.3} bytes per byte selected", ratio(point.amplification_milli, 1000))),
     ];
-    kinds.iter().for_each(|(name, value)| output::say(format!("  {name:<11} {value}")));
-    if point.status != Status::Ok {
-        return;
+    if !point.config.tiers.is_empty() {
+        let from_host = steady.misses - steady.misses_cxl - steady.misses_nvme;
+        kinds.push((
+            "tiers",
+            format!(
+                "{from_host} misses from host, {} from cxl, {} from nvme; {} demoted, {} promoted, {} spilled",
+                steady.misses_cxl,
+                steady.misses_nvme,
+                steady.demoted_cxl + steady.demoted_nvme,
+                steady.promoted,
+                steady.spilled
+            ),
+        ));
     }
-    let time = &point.time;
-    let parts = [
-        ("compute", time.compute_ns),
-        ("stall", time.stall_ns),
-        ("launch", time.launch_ns),
-        ("wait", time.wait_ns),
-    ];
-    let parts: Vec<String> =
-        parts.iter().map(|&(name, ns)| format!("{name} {:.1}%", share(ns, time.total_ns))).collect();
-    output::say(format!(
-        "  {:<11} p50 {}, p90 {}, p99 {}: {}",
-        "step",
-        Nanos(time.step_p50_ns),
-        Nanos(time.step_p90_ns),
-        Nanos(time.step_p99_ns),
-        parts.join(", ")
-    ));
-    output::say(format!("  {:<11} {}", "decisions", point.decision_hash));
+    kinds
 }
 
 #[allow(clippy::cast_precision_loss)] // for show

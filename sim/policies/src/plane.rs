@@ -243,20 +243,6 @@ impl DecisionPlane {
         Ok(counts)
     }
 
-    fn open_group(&mut self, prefix: Option<Prefix>) {
-        let Some(prefix) = prefix else { return };
-        let group = prefix.group as usize;
-        if self.groups.len() <= group {
-            self.groups.resize_with(group + 1, PrefixGroup::default);
-        }
-        self.groups[group].requests += 1;
-        if let Some(pool) = self.warm.as_mut().filter(|_| self.groups[group].requests == 1) {
-            let streams = self.config.slots.len() * self.config.head_groups as usize;
-            self.groups[group].tables = (0..streams).map(|_| pool.open_table(prefix.blocks)).collect();
-        }
-        self.open_home_group(prefix);
-    }
-
     fn seat_stream(
         &mut self,
         admission: &Admission<'_>,

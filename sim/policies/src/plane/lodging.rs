@@ -25,8 +25,22 @@ impl DecisionPlane {
         self.tiers.as_ref().map_or(0, |tiers| tiers.used().iter().sum::<u64>() * per_block)
     }
 
-    /// Opens the tables of a group that has its first request.
-    pub(super) fn open_home_group(&mut self, prefix: Prefix) {
+    /// A request joins its prefix group; the first one opens the group's tables.
+    pub(super) fn open_group(&mut self, prefix: Option<Prefix>) {
+        let Some(prefix) = prefix else { return };
+        let group = prefix.group as usize;
+        if self.groups.len() <= group {
+            self.groups.resize_with(group + 1, super::PrefixGroup::default);
+        }
+        self.groups[group].requests += 1;
+        if let Some(pool) = self.warm.as_mut().filter(|_| self.groups[group].requests == 1) {
+            let streams = self.config.slots.len() * self.config.head_groups as usize;
+            self.groups[group].tables = (0..streams).map(|_| pool.open_table(prefix.blocks)).collect();
+        }
+        self.open_home_group(prefix);
+    }
+
+    fn open_home_group(&mut self, prefix: Prefix) {
         let streams = self.streams_per_request();
         let group = &mut self.groups[prefix.group as usize];
         if let Some(tiers) = self.tiers.as_mut().filter(|_| group.requests == 1) {
