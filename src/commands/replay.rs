@@ -97,7 +97,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn print(point: &Point) {
-    let (config, steady) = (&point.config, &point.steady);
+    let config = &point.config;
     output::say(format!(
         "{} on {}, {}: {} with {} slots (k {}), {} requests, {} steps measured from step {}",
         config.trace,
