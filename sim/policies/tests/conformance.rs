@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a failing test or bench may panic
 
+mod churn;
 mod model;
 mod resizing;
 
