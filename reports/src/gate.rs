@@ -180,6 +180,9 @@ fn label(point: &Point) -> String {
     if config.prefetch_budget > 0 {
         label += &format!(" {} x{}", config.prefetch, config.prefetch_budget);
     }
+    if config.allocation != "uniform" {
+        label += &format!(" {}", config.allocation);
+    }
     if config.warm_frames > 0 {
         label += &format!(" warm={}", config.warm_frames);
     }

@@ -59,6 +59,7 @@ fn choices(config: &PointConfig) -> Vec<Setting> {
     vec![
         ("near misses", config.near.to_string()),
         ("start", config.start.clone()),
+        ("allocation", config.allocation.clone()),
         ("warm frames", config.warm_frames.to_string()),
         ("admission", config.admission.clone()),
         ("demotion", config.demotion.clone()),

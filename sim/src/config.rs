@@ -96,6 +96,10 @@ pub struct HotConfig {
     pub params: toml::Table,
     /// What buffers hold when a request starts.
     pub start: StartConfig,
+    /// How the slots are shared among layers, head groups and requests; `slots` is the even share.
+    pub allocation: String,
+    /// Parameters of the allocator.
+    pub allocation_params: toml::Table,
 }
 
 impl Default for HotConfig {
@@ -105,6 +109,8 @@ impl Default for HotConfig {
             slots: SlotCount::TimesK { thousandths: 2000 },
             params: toml::Table::new(),
             start: StartConfig::Cold,
+            allocation: "uniform".into(),
+            allocation_params: toml::Table::new(),
         }
     }
 }

@@ -210,6 +210,8 @@ impl Decisions {
                 self.steady += counts;
                 tally.accesses += counts.accesses;
                 tally.misses += counts.misses;
+                tally.slot_steps += layer.slots;
+                tally.buffer_steps += layer.streams.len() as u64;
             }
         }
     }

@@ -273,6 +273,7 @@ fn blank(id: &str, kind: PointKind, blueprint: &Blueprint, run: &Run) -> Point {
             newest: if blueprint.view.newest == Newest::Reserved { "reserved" } else { "ordinary" }.into(),
             policy: only(blueprint.eviction.name),
             slots: if offload { run.slots } else { 0 },
+            allocation: only(blueprint.allocation.entry.name),
             start: only(if run.plane.start == Start::Cold { "cold" } else { "recent" }),
             warm_frames: if offload { run.plane.warm_frames as u64 } else { 0 },
             admission: if run.plane.warm_frames > 0 {

@@ -50,6 +50,9 @@ pub struct PointConfig {
     pub policy: String,
     /// Slots per hot buffer.
     pub slots: u32,
+    /// How the slots are shared among layers, head groups and requests; then `slots` is the even share.
+    #[serde(default)]
+    pub allocation: String,
     /// Start of a request: `cold` or `recent`.
     pub start: String,
     /// Frames of the shared warm pages.
@@ -248,6 +251,12 @@ pub struct LayerTally {
     pub accesses: u64,
     /// Demand misses.
     pub misses: u64,
+    /// Slots of all hot buffers, summed over the steps.
+    #[serde(default)]
+    pub slot_steps: u64,
+    /// Hot buffers, summed over the steps: mean slots of a buffer are `slot_steps / buffer_steps`.
+    #[serde(default)]
+    pub buffer_steps: u64,
 }
 
 /// One point of a sweep, or one replay: configuration, decisions, memory and time.

@@ -8,6 +8,7 @@ use crate::machine::Machine;
 use crate::model::Model;
 use crate::presets;
 use kvtier_policies::admission::{self, ADMISSION};
+use kvtier_policies::allocation::{self, Allocation};
 use kvtier_policies::demotion::{self, DEMOTION};
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::{DecisionPlane, PlaneConfig, Schedule, ScheduleError, Start, TierConfig, prefetch};
@@ -34,6 +35,8 @@ pub struct Blueprint {
     pub admission: admission::Choice,
     /// Demotion of home blocks.
     pub demotion: demotion::Choice,
+    /// How slots are shared.
+    pub allocation: Allocation,
     /// Recorded requests that run, in order.
     pub requests: Vec<u32>,
     /// xxh3-64 of the trace file.
@@ -121,6 +124,10 @@ impl Blueprint {
         let eviction = *eviction::find(table, &config.hot.policy)?;
         let prefetch = *prefetch::find(&config.prefetch.policy)?;
         let (admission, demotion) = choose_tiers(config, &machine)?;
+        let allocation = Allocation {
+            entry: *allocation::find(&config.hot.allocation)?,
+            params: config.hot.allocation_params.clone(),
+        };
         let k = config.selection.k.unwrap_or(trace.header.k);
         let reads_near = eviction.reads_near || prefetch.reads_near || admission.entry.reads_near;
         let near = config.selection.near.unwrap_or(u32::MAX);
@@ -170,6 +177,7 @@ impl Blueprint {
             prefetch,
             admission,
             demotion,
+            allocation,
             requests,
             trace_hash: trace.hash,
             k,
@@ -261,6 +269,7 @@ impl Blueprint {
             eviction: self.eviction,
             params: config.hot.params.clone(),
             slots: vec![self.slots(); map.layers()],
+            allocation: self.allocation.clone(),
             head_groups: attention.head_groups,
             k,
             prefetch: self.prefetch,

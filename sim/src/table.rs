@@ -266,7 +266,7 @@ mod tests {
             time: TimeTally { total_ns: 2_000_000_000, tokens: 8, ..TimeTally::default() },
             amplification_milli: 1500,
             decision_hash: String::new(),
-            layers: vec![LayerTally { accesses: 5, misses: 1 }; layers],
+            layers: vec![LayerTally { accesses: 5, misses: 1, slot_steps: 64, buffer_steps: 2 }; layers],
         }
     }
 

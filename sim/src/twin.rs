@@ -6,6 +6,7 @@ use crate::engine::{Decisions, Replay};
 use crate::error::SimError;
 use crate::setup::Blueprint;
 use kvtier_policies::admission::Choice;
+use kvtier_policies::allocation::Allocation;
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::prefetch;
 use kvtier_traces::{Future, Recording};
@@ -54,6 +55,12 @@ fn twin(blueprint: &Blueprint) -> Blueprint {
     let mut twin = blueprint.clone();
     twin.eviction = *eviction::find(EVICTION, "belady").expect("belady is registered");
     twin.prefetch = *prefetch::find("none").expect("none is registered");
+    if blueprint.allocation.entry.resizes {
+        // Buffers of Belady's keep their size: even shares, which take the same HBM.
+        twin.allocation = Allocation::default();
+        twin.config.hot.allocation = twin.allocation.entry.name.into();
+        twin.config.hot.allocation_params = toml::Table::new();
+    }
     twin.config.hot.policy = "belady".into();
     twin.config.hot.params = toml::Table::new();
     twin.config.prefetch = PrefetchConfig::default();

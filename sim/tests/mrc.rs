@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a failing test may panic
 
+use kvtier_policies::allocation::Allocation;
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::{PlaneConfig, Schedule, Start, prefetch};
 use kvtier_sim::batch::StreamMap;
@@ -170,6 +171,7 @@ impl Case {
                 eviction: *eviction::find(EVICTION, "lru").unwrap(),
                 params: toml::Table::new(),
                 slots: vec![k; self.model_layers],
+                allocation: Allocation::default(),
                 head_groups: 2,
                 k,
                 prefetch: *prefetch::find("none").unwrap(),

@@ -1,4 +1,4 @@
-//! `kvtier mrc`: miss rate against buffer size, every size from one pass.
+//! `kvtier mrc`: miss rate against buffer size, every size from one pass; and the static split that follows from it.
 
 use super::sweep::RunArgs;
 use crate::interrupt::Interrupt;
@@ -19,7 +19,8 @@ use std::process::ExitCode;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  kvtier mrc\n  \
     kvtier mrc --policy lru,belady --slots 1k,1.5k,2k,100 --by-layer\n  \
-    kvtier mrc mine.toml --sample 0.1 --out curves.csv")]
+    kvtier mrc mine.toml --sample 0.1 --out curves.csv\n  \
+    kvtier mrc --policy lru-step --split 2k")]
 pub(crate) struct Args {
     /// Configuration file
     file: Option<PathBuf>,
@@ -38,6 +39,9 @@ pub(crate) struct Args {
     /// Print the curves of each layer too
     #[arg(long)]
     by_layer: bool,
+    /// Print the best static split of this many slots per stream, for a configuration to use; by layer alone with --by-layer
+    #[arg(long, value_name = "SLOTS", conflicts_with_all = ["sample", "json", "out"])]
+    split: Option<String>,
     /// Estimate from this fraction of the streams, say 0.1, with 95% intervals
     #[arg(long, value_name = "FRACTION")]
     sample: Option<f64>,
@@ -69,6 +73,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let interrupt = Interrupt::listen()?;
     let stop = || interrupt.asked();
+    if let Some(slots) = &args.split {
+        let [policy] = policies[..] else {
+            bail!("--split: a split is by the curves of one policy; give --policy lru-step, lru or belady");
+        };
+        let survey = Survey {
+            run: &run,
+            recording: &recording,
+            future: future.as_ref(),
+            policy,
+            threads: args.run.threads(),
+            stop: &stop,
+        };
+        return split(&survey, slots, args.by_layer);
+    }
     let curve = |policy: &CurvePolicy| -> anyhow::Result<SampledCurves> {
         let (run, recording, future) = (&run, &recording, future.as_ref());
         let survey =
@@ -90,6 +108,38 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Prints the split as the part of a configuration that sets it.
+fn split(survey: &Survey<'_>, slots: &str, by_layer: bool) -> anyhow::Result<ExitCode> {
+    let (run, least) = (survey.run, survey.run.plane.k.max(1));
+    let even: SlotCount = slots.parse().map_err(|wrong: String| anyhow::anyhow!("--split: {wrong}"))?;
+    anyhow::ensure!(
+        even.of(run.k) >= least,
+        "--split: a selection has up to {least} blocks; give at least {least}"
+    );
+    let (curves, slots) = (survey.by_stream()?, even.of(run.k));
+    let heads = run.map.head_groups();
+    let split = match by_layer {
+        true => mrc::split_by_layer(&curves, heads, slots),
+        false => mrc::split_by_stream(&curves, slots),
+    };
+    let uniform: u64 = curves.iter().map(|curve| curve.misses_at(slots)).sum();
+    let each = if by_layer { heads } else { 1 };
+    let sizes = split.iter().flat_map(|&slots| std::iter::repeat_n(slots, each));
+    let found: u64 = curves.iter().zip(sizes).map(|(curve, slots)| curve.misses_at(slots)).sum();
+    let unit = if by_layer { "layer" } else { "layer and head group, layer by layer" };
+    output::say(format!(
+        "# {} over this very run: {found} misses; {uniform} with {slots} slots everywhere",
+        survey.policy
+    ));
+    output::say(format!("[hot]\nslots = {slots}\nallocation = \"static\"\n"));
+    output::say(format!("[hot.allocation_params]\n# one figure per {unit}\nslots = ["));
+    for row in split.chunks(if by_layer { 16 } else { heads }) {
+        output::say(format!("  {},", row.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")));
+    }
+    output::say("]");
+    Ok(ExitCode::SUCCESS)
+}
+
 fn blueprint(args: &Args) -> anyhow::Result<Blueprint> {
     let mut file = match &args.file {
         Some(path) => ConfigFile::read(path)?,
@@ -105,6 +155,8 @@ fn blueprint(args: &Args) -> anyhow::Result<Blueprint> {
     // All sizes are computed, for policies that read neither near misses nor scores.
     file.set("hot.policy=lru")?;
     file.set("hot.slots=\"2k\"")?;
+    file.set("hot.allocation=uniform")?;
+    file.set("hot.allocation_params={}")?;
     let runs = file.runs()?;
     let [config] = &runs[..] else {
         bail!(

@@ -2,12 +2,13 @@
 
 use crate::output;
 use kvtier_policies::admission::ADMISSION;
+use kvtier_policies::allocation::ALLOCATION;
 use kvtier_policies::demotion::DEMOTION;
 use kvtier_policies::eviction::EVICTION;
 use kvtier_policies::prefetch::PREFETCH;
 use std::process::ExitCode;
 
-/// List eviction, admission, demotion and prefetch policies with the state each keeps
+/// List eviction, allocation, admission, demotion and prefetch policies with the state each keeps
 #[derive(clap::Args)]
 #[command(after_help = "Example: kvtier policies --json")]
 pub(crate) struct Args {
@@ -35,6 +36,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let (slot, block, stream) = (state.per_slot, state.per_block, state.per_stream);
         output::say(format!("{:<width$}  {slot:>7}  {block:>8}  {stream:>9}  {}", entry.name, entry.summary));
     }
+    list_allocators();
     list_beyond_the_buffers();
     output::say("\nPrefetch (prefetch.policy)\n");
     let width = PREFETCH.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
@@ -73,7 +75,17 @@ fn as_json() -> serde_json::Value {
             "needs_future": entry.needs_future,
             "reads_near_misses": entry.reads_near,
             "reads_scores": entry.reads_scores,
+            "resizes": entry.resizes,
             "bytes_per_slot": entry.state.per_slot,
+            "bytes_per_block": entry.state.per_block,
+            "bytes_per_stream": entry.state.per_stream,
+        })
+    });
+    let allocation = ALLOCATION.iter().map(|entry| {
+        serde_json::json!({
+            "name": entry.name,
+            "summary": entry.summary,
+            "resizes": entry.resizes,
             "bytes_per_block": entry.state.per_block,
             "bytes_per_stream": entry.state.per_stream,
         })
@@ -95,8 +107,31 @@ fn as_json() -> serde_json::Value {
         PREFETCH.iter().map(|entry| serde_json::json!({ "name": entry.name, "summary": entry.summary }));
     serde_json::json!({
         "eviction": eviction.collect::<Vec<_>>(),
+        "allocation": allocation.collect::<Vec<_>>(),
         "admission": admission.collect::<Vec<_>>(),
         "demotion": demotion.collect::<Vec<_>>(),
         "prefetch": prefetch.collect::<Vec<_>>(),
     })
+}
+
+/// Allocators, and which eviction policies go with those that change sizes.
+fn list_allocators() {
+    let able: Vec<&str> = EVICTION.iter().filter(|entry| entry.resizes).map(|entry| entry.name).collect();
+    output::say(
+        "\nAllocation: how slots are shared (hot.allocation). Those that change sizes during a run need one of",
+    );
+    output::say(format!("{}.\n", able.join(", ")));
+    let width = ALLOCATION.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+    output::say(format!(
+        "{:<width$}  {:>8}  {:>9}  {:>7}  what it does",
+        "allocator", "B/block", "B/stream", "resizes"
+    ));
+    for entry in ALLOCATION {
+        let (block, stream) = (entry.state.per_block, entry.state.per_stream);
+        let resizes = if entry.resizes { "yes" } else { "no" };
+        output::say(format!(
+            "{:<width$}  {block:>8}  {stream:>9}  {resizes:>7}  {}",
+            entry.name, entry.summary
+        ));
+    }
 }

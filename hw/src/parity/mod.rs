@@ -6,6 +6,7 @@ mod log;
 use crate::ops::lookup::{Buffers, Decided, Lookup, Policy, Residencies, Selected};
 use crate::{Device, HwError, Stream};
 use accesses::{Accesses, StepAccesses};
+use kvtier_policies::allocation::Allocation;
 use kvtier_policies::{Admission, DecisionPlane, PlaneConfig, Start, StreamPlan, eviction, prefetch};
 use kvtier_units::{BlockId, Seed};
 use log::{Log, stream_record};
@@ -105,6 +106,7 @@ impl Scenario {
             eviction: *eviction::find(eviction::EVICTION, policy).expect("a registered policy"),
             params: toml::Table::new(),
             slots: vec![self.slots; self.layers as usize],
+            allocation: Allocation::default(),
             head_groups: self.head_groups,
             k: self.k,
             prefetch: *prefetch::find(prefetcher).expect("a registered prefetcher"),

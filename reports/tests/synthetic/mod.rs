@@ -86,8 +86,13 @@ fn miss_ppm(choice: &Choice<'_>, layer: u64) -> u64 {
 pub(crate) fn point(choice: &Choice<'_>) -> Point {
     let per_layer = STEPS * K * STREAMS * u64::from(choice.requests);
     let missed = |choice: &Choice<'_>, layer| per_layer * miss_ppm(choice, layer) / 1_000_000;
-    let layers: Vec<LayerTally> =
-        (0..LAYERS).map(|layer| LayerTally { accesses: per_layer, misses: missed(choice, layer) }).collect();
+    let layers: Vec<LayerTally> = (0..LAYERS)
+        .map(|layer| LayerTally {
+            accesses: per_layer,
+            misses: missed(choice, layer),
+            ..LayerTally::default()
+        })
+        .collect();
     let misses = layers.iter().map(|layer| layer.misses).sum::<u64>();
     let plain = Choice { policy: "belady", prefetch: "none", ..*choice };
     let bound = (0..LAYERS).map(|layer| missed(&plain, layer)).sum::<u64>();
@@ -143,6 +148,7 @@ fn config(choice: &Choice<'_>) -> PointConfig {
         policy: choice.policy.into(),
         slots: choice.slots,
         start: "recent".into(),
+        allocation: "uniform".into(),
         prefetch: choice.prefetch.into(),
         prefetch_budget: if choice.prefetch == "none" { 0 } else { 8 },
         overlap: choice.overlap.into(),

@@ -4,6 +4,7 @@
 //! Start at [`DecisionPlane::step`]; one stream's step is `Residency::step`, and a policy is one file in `eviction/`.
 
 pub mod admission;
+pub mod allocation;
 pub mod churn;
 mod counts;
 pub mod demotion;

@@ -122,6 +122,8 @@ impl Resized {
 pub struct LayerPlan {
     /// One plan per participating stream.
     pub streams: Vec<StreamPlan>,
+    /// Slots of the layer's hot buffers, over all seated requests.
+    pub slots: u64,
     /// Warm pages evicted after the layer's insertions.
     pub warm_evictions: u64,
 }

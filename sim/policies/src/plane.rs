@@ -2,6 +2,7 @@
 //! One engine step goes in as selections and comes out as a plan.
 
 use crate::admission::Choice;
+use crate::allocation::{Allocation, Allocator};
 use crate::eviction::{self, BufferShape};
 use crate::hash::{self, Recorder};
 use crate::home::tiers::HomeTiers;
@@ -12,9 +13,11 @@ use crate::warm::{WarmLookup, WarmPool};
 use crate::{Counts, HomeFull, HomeTier, Lodger, PolicyError, Selection, StepPlan, StreamPlan, TierConfig};
 use kvtier_units::{BlockId, Seed, Slot};
 
+mod account;
 mod exchange;
 mod lodging;
 
+mod allocate;
 mod resize;
 
 pub use resize::SeatSlots;
@@ -36,8 +39,10 @@ pub struct PlaneConfig {
     pub eviction: eviction::Entry,
     /// Parameters of that policy.
     pub params: toml::Table,
-    /// Slots per hot buffer, one figure per layer.
+    /// Slots per hot buffer, one figure per layer: an even share of the budget.
     pub slots: Vec<u32>,
+    /// How the budget is shared.
+    pub allocation: Allocation,
     /// KV-head groups per layer.
     pub head_groups: u32,
     /// Blocks per selection, at most.
@@ -124,6 +129,7 @@ pub struct DecisionPlane {
     home: HomeTier,
     /// Where each block has its home, where there are tiers below host.
     tiers: Option<HomeTiers>,
+    allocator: Option<Box<dyn Allocator>>,
     /// Hash of every request admitted so far, by admission; final once it has left.
     request_hashes: Vec<u64>,
     step: u32,
@@ -170,6 +176,7 @@ impl DecisionPlane {
             None => config.home_capacity,
         };
         Ok(DecisionPlane {
+            allocator: allocate::allocator(&config)?,
             warm: (config.warm_frames > 0).then(|| WarmPool::new(config.warm_frames, gate)),
             home: HomeTier::new(home_capacity),
             tiers,
@@ -187,23 +194,6 @@ impl DecisionPlane {
     /// Streams of one request: layers x head groups.
     pub fn streams_per_request(&self) -> usize {
         self.config.slots.len() * self.config.head_groups as usize
-    }
-
-    /// HBM bytes that the admission policy keeps per warm frame.
-    pub fn warm_metadata_bytes(&self) -> u64 {
-        u64::from(self.config.admission.entry.state.per_frame) * self.config.warm_frames as u64
-    }
-
-    /// HBM bytes of page tables, slot tags and policy state of a request whose context can hold `max_blocks`.
-    pub fn metadata_bytes(&self, max_blocks: u32) -> u64 {
-        let state = self.config.eviction.state;
-        let per_block = 4 + u64::from(state.per_block);
-        let admission = if self.warm.is_some() { self.config.admission.entry.state.per_slot } else { 0 };
-        let per_slot = 4 + u64::from(state.per_slot) + u64::from(admission);
-        let slots: u64 = self.config.slots.iter().map(|&slots| u64::from(slots)).sum();
-        let streams = self.streams_per_request() as u64;
-        let per_stream = u64::from(max_blocks) * per_block + u64::from(state.per_stream);
-        streams * per_stream + slots * u64::from(self.config.head_groups) * per_slot
     }
 
     /// Seats a request and gives its buffers their start. Returns what its streams load at admission.
@@ -230,8 +220,9 @@ impl DecisionPlane {
         let mut counts = Counts::default();
         let ordinal = self.request_hashes.len();
         self.request_hashes.push(0);
+        let slots = self.starting_slots(admission.seat, admission.max_blocks);
         let streams: Vec<Stream> = (0..self.streams_per_request())
-            .map(|stream| self.seat_stream(admission, ordinal, stream, &mut counts))
+            .map(|stream| self.seat_stream(admission, ordinal, stream, slots[stream], &mut counts))
             .collect();
         counts.spilled = self.lodge(&streams, admission.full_blocks);
         let seat = admission.seat as usize;
@@ -248,10 +239,10 @@ impl DecisionPlane {
         admission: &Admission<'_>,
         ordinal: usize,
         stream: usize,
+        slots: u32,
         counts: &mut Counts,
     ) -> Stream {
         let config = &self.config;
-        let slots = config.slots[stream / config.head_groups as usize];
         let number = ordinal as u64 * self.streams_per_request() as u64 + stream as u64;
         let shape = BufferShape {
             slots,
@@ -297,6 +288,9 @@ impl DecisionPlane {
     /// # Panics
     /// If the seat is free.
     pub fn release(&mut self, seat: u32) -> Counts {
+        if let Some(allocator) = &mut self.allocator {
+            allocator.leave(seat);
+        }
         let seat = self.seats[seat as usize].take().expect("a seat that is left was taken");
         self.request_hashes[seat.ordinal] = hash_request(&seat);
         self.home.release(seat.lodger);
@@ -330,6 +324,7 @@ impl DecisionPlane {
         self.plan.step = self.step;
         self.plan.participants = seats.len();
         self.plan.layers.resize_with(layers, Default::default);
+        self.reallocate();
         self.begin_home_step();
         for layer in 0..layers {
             let plans = &mut self.plan.layers[layer].streams;
@@ -344,6 +339,9 @@ impl DecisionPlane {
                     tiers.route(&tables, plan);
                 }
                 stream.hash = self.recorder.stream_step(stream.hash, self.step, plan);
+                if let Some(allocator) = &mut self.allocator {
+                    allocator.observe(seats[participant], number, &selection);
+                }
             }
             if self.warm.is_some() {
                 self.settle_warm(layer, seats, source);

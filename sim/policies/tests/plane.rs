@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a failing test or bench may panic
 
+use kvtier_policies::allocation::Allocation;
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::{
     Admission, Counts, DecisionPlane, PlaneConfig, Prefix, SeatSlots, Selection, SelectionSource, Source,
@@ -41,6 +42,7 @@ fn config(slots: u32, warm_frames: usize) -> PlaneConfig {
         eviction: *eviction::find(EVICTION, "lru").unwrap(),
         params: toml::Table::new(),
         slots: vec![slots],
+        allocation: Allocation::default(),
         head_groups: 1,
         k: 2,
         prefetch: *prefetch::find("none").unwrap(),

@@ -44,10 +44,12 @@ mod export;
 mod order;
 mod pass;
 mod sample;
+mod split;
 mod stack;
 mod survey;
 
 pub use curve::{Curve, CurvePolicy, Curves};
 pub use export::write_csv;
 pub use sample::{Estimate, SampledCurves};
+pub use split::{split_by_layer, split_by_stream};
 pub use survey::{Survey, check};

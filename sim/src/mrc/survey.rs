@@ -86,24 +86,41 @@ impl Survey<'_> {
     /// # Errors
     /// If rows cannot be read back or the user stops.
     pub fn exact(&self) -> Result<Curves, SimError> {
+        let (visits, by_stream) = self.sums()?;
+        let heads = self.run.map.head_groups();
+        let together = |curves: &[Curve]| {
+            let mut sum = Curve::empty(self.least(), self.most(&visits));
+            curves.iter().for_each(|curve| sum.add(curve, 1));
+            sum
+        };
+        let layers: Vec<Curve> = by_stream.chunks(heads).map(together).collect();
+        let total = together(&layers);
+        let streams = visits.len() * by_stream.len();
+        Ok(Curves { policy: self.policy, total, layers, streams: streams as u64 })
+    }
+
+    /// The exact curves of each layer and head group of the model, `layer * head_groups + head_group`, over all requests.
+    ///
+    /// # Errors
+    /// If rows cannot be read back or the user stops.
+    pub fn by_stream(&self) -> Result<Vec<Curve>, SimError> {
+        Ok(self.sums()?.1)
+    }
+
+    /// The visits of the run, and the curves of the model's streams over all of them.
+    fn sums(&self) -> Result<(Vec<(Visit, u64)>, Vec<Curve>), SimError> {
         let visits = visits(self.run);
-        let layers = self.run.map.layers();
+        let streams = self.run.map.layers() * self.run.map.head_groups();
         let empty = || Curve::empty(self.least(), self.most(&visits));
-        let sums: Mutex<Vec<Curve>> = Mutex::new((0..layers).map(|_| empty()).collect());
+        let sums: Mutex<Vec<Curve>> = Mutex::new((0..streams).map(|_| empty()).collect());
         let seen_by = self.seen_by();
         let all: Vec<usize> = (0..seen_by.len()).filter(|&stream| !seen_by[stream].is_empty()).collect();
         let chosen: Vec<Vec<usize>> = visits.iter().map(|_| all.clone()).collect();
         self.pass(&visits, &chosen, &|visit, stream, curve| {
             let mut sums = sums.lock().expect("no thread panics while it adds");
-            for &model in &seen_by[stream] {
-                sums[model / self.run.map.head_groups()].add(curve, visits[visit].1);
-            }
+            seen_by[stream].iter().for_each(|&model| sums[model].add(curve, visits[visit].1));
         })?;
-        let layers = sums.into_inner().expect("no thread panicked");
-        let mut total = empty();
-        layers.iter().for_each(|layer| total.add(layer, 1));
-        let streams = visits.len() * self.run.map.layers() * self.run.map.head_groups();
-        Ok(Curves { policy: self.policy, total, layers, streams: streams as u64 })
+        Ok((visits, sums.into_inner().expect("no thread panicked")))
     }
 
     /// The smallest size: one selection, and at least a slot.
