@@ -86,7 +86,8 @@ impl Survey<'_> {
     /// # Errors
     /// If rows cannot be read back or the user stops.
     pub fn exact(&self) -> Result<Curves, SimError> {
-        let (visits, by_stream) = self.sums()?;
+        let visits = visits(self.run);
+        let by_stream = self.by_stream()?;
         let heads = self.run.map.head_groups();
         let together = |curves: &[Curve]| {
             let mut sum = Curve::empty(self.least(), self.most(&visits));
@@ -104,11 +105,6 @@ impl Survey<'_> {
     /// # Errors
     /// If rows cannot be read back or the user stops.
     pub fn by_stream(&self) -> Result<Vec<Curve>, SimError> {
-        Ok(self.sums()?.1)
-    }
-
-    /// The visits of the run, and the curves of the model's streams over all of them.
-    fn sums(&self) -> Result<(Vec<(Visit, u64)>, Vec<Curve>), SimError> {
         let visits = visits(self.run);
         let streams = self.run.map.layers() * self.run.map.head_groups();
         let empty = || Curve::empty(self.least(), self.most(&visits));
@@ -120,7 +116,7 @@ impl Survey<'_> {
             let mut sums = sums.lock().expect("no thread panics while it adds");
             seen_by[stream].iter().for_each(|&model| sums[model].add(curve, visits[visit].1));
         })?;
-        Ok((visits, sums.into_inner().expect("no thread panicked")))
+        Ok(sums.into_inner().expect("no thread panicked"))
     }
 
     /// The smallest size: one selection, and at least a slot.

@@ -16,7 +16,8 @@ const RATE_BITS: u32 = 16;
 /// Bytes per block: the step of its last selection.
 pub(super) const BYTES_PER_BLOCK: u32 = 4;
 /// Bytes per stream: blocks, sightings and reuses by age; the step.
-pub(super) const BYTES_PER_STREAM: u32 = (AGES as u32 + 1) * (4 + 8 + 8) + 4;
+pub(super) const BYTES_PER_STREAM: u32 = 129 * (4 + 8 + 8) + 4;
+const _: () = assert!(AGES + 1 == 129, "the bytes per stream are of as many ages");
 
 /// Sightings and reuses by age; the last is of all that are older than the others.
 pub(super) struct Rates {
