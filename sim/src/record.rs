@@ -101,7 +101,7 @@ pub struct Tally {
     pub misses: u64,
     /// Misses on blocks never yet in HBM.
     pub cold: u64,
-    /// Non-cold misses that Belady would also take with the same slots.
+    /// Non-cold misses that Belady would also take with the same slots; with even shares where sizes change online.
     pub capacity: u64,
     /// The rest. Negative where prefetch or warm pages beat demand-only Belady.
     pub policy: i64,

@@ -42,7 +42,11 @@ pub(crate) fn name(view: &View<'_>, point: &Point) -> String {
     let config = &point.config;
     let requests =
         if view.others.is_empty() { String::new() } else { format!(", {} req", config.concurrency) };
-    format!("{}, {} slots, {}{requests}", config.policy, config.slots, config.overlap)
+    let shared = match config.allocation.as_str() {
+        "" | "uniform" => String::new(),
+        allocation => format!(" {allocation}"),
+    };
+    format!("{}, {} slots{shared}, {}{requests}", config.policy, config.slots, config.overlap)
 }
 
 fn all<'a>(view: &View<'a>) -> impl Iterator<Item = &'a Point> {
