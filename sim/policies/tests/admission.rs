@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a failing test may panic
 
 use kvtier_policies::admission::{self, ADMISSION, Choice};
+use kvtier_policies::allocation::Allocation;
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::{
     Admission, DecisionPlane, PlaneConfig, PolicyError, Prefix, Selection, SelectionSource, Source, Start,
@@ -55,6 +56,7 @@ fn plane(choice: &Choice, slots: u32, frames: usize, budget: u32) -> DecisionPla
         eviction: *eviction::find(EVICTION, "lru").unwrap(),
         params: toml::Table::new(),
         slots: vec![slots],
+        allocation: Allocation::default(),
         head_groups: 1,
         k: u32::try_from(K).unwrap(),
         prefetch: *prefetch::find(prefetcher).unwrap(),

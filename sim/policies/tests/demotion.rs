@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a failing test may panic
 
+use kvtier_policies::allocation::Allocation;
 use kvtier_policies::demotion::{self, Choice, DEMOTION, Tier};
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::{
@@ -90,6 +91,7 @@ fn config(setting: Setting, tiers: TierConfig) -> PlaneConfig {
         eviction: *eviction::find(EVICTION, "lru").unwrap(),
         params: toml::Table::new(),
         slots: vec![setting.slots],
+        allocation: Allocation::default(),
         head_groups: 1,
         k: u32::try_from(K).unwrap(),
         prefetch: *prefetch::find("none").unwrap(),
