@@ -5,6 +5,8 @@
 #![allow(clippy::disallowed_methods)] // Every check draws fresh inputs.
 
 use kvtier_hw::ops::lookup::{Lookup, Policy};
+use kvtier_hw::parity::recorded::{self, RecordedAgreement};
+use kvtier_hw::replay::{Kernels, Managed};
 use kvtier_hw::{Device, DeviceInfo, HwError, check, parity, roofline};
 use serde::Serialize;
 use std::process::ExitCode;
@@ -26,9 +28,11 @@ struct Checks {
 #[derive(Serialize)]
 struct Parity {
     policies: Vec<&'static str>,
+    policies_decided_by_the_host: Vec<String>,
     accesses: u64,
     mismatches: u64,
-    runs: Vec<parity::Agreement>,
+    synthetic: Vec<parity::Agreement>,
+    recorded: Vec<RecordedAgreement>,
 }
 
 fn main() -> ExitCode {
@@ -60,7 +64,7 @@ fn run(what: &str, out: &str, date: &str, rest: &[String]) -> Result<bool, HwErr
             save(out, &Taken { device: device.info(), date, results: table });
             Ok(true)
         }
-        _ => agreements(&device, out, date),
+        _ => agreements(&device, out, date, rest.first().map_or("traces/samples", String::as_str)),
     }
 }
 
@@ -77,37 +81,69 @@ fn checks(device: &Device, out: &str, date: &str) -> Result<bool, HwError> {
     Ok(passes)
 }
 
-fn agreements(device: &Device, out: &str, date: &str) -> Result<bool, HwError> {
-    let lookup = Lookup::load(device)?;
-    let scenarios = parity::scenarios();
-    let mut runs = Vec::new();
-    for (policy, scenario) in
-        Policy::ALL.iter().flat_map(|&policy| scenarios.iter().map(move |s| (policy, s)))
-    {
-        let run = parity::run(device, &lookup, policy, scenario)?;
-        let verdict = if run.holds() { "ok   " } else { "WRONG" };
-        println!(
-            "{verdict} {:<9}{:<40} accesses {:>9} misses {:>8} mismatches {} {} {}",
-            run.policy,
-            scenario.name,
-            run.accesses,
-            run.misses,
-            run.mismatches,
-            run.host_hash,
-            run.device_hash
-        );
-        runs.push(run);
-    }
-    let holds = runs.iter().all(parity::Agreement::holds);
+/// Drawn accesses in a thread per policy, since most of the time goes into deciding on the host; then the recorded ones
+/// in turn, since a step is not captured while other threads wait for the device.
+fn agreements(device: &Device, out: &str, date: &str, folder: &str) -> Result<bool, HwError> {
+    let synthetic: Result<Vec<_>, HwError> = std::thread::scope(|scope| {
+        let policies: Vec<_> =
+            Policy::ALL.into_iter().map(|policy| scope.spawn(move || synthetic(device, policy))).collect();
+        policies.into_iter().map(|thread| thread.join().expect("no thread panics")).collect()
+    });
+    let kernels = Kernels::load(device)?;
+    let recorded: Vec<_> = recorded::traces().flat_map(|trace| on_trace(&kernels, folder, trace)).collect();
+    let synthetic: Vec<parity::Agreement> = synthetic?.into_iter().flatten().collect();
+    let holds =
+        synthetic.iter().all(parity::Agreement::holds) && recorded.iter().all(RecordedAgreement::holds);
+    let mut by_host: Vec<String> =
+        recorded.iter().filter(|run| run.managed == Managed::Host).map(|run| run.policy.clone()).collect();
+    by_host.sort();
+    by_host.dedup();
     let results = Parity {
         policies: Policy::ALL.iter().map(|policy| policy.name()).collect(),
-        accesses: runs.iter().map(|run| run.accesses).sum(),
-        mismatches: runs.iter().map(|run| run.mismatches).sum(),
-        runs,
+        policies_decided_by_the_host: by_host,
+        accesses: synthetic.iter().map(|run| run.accesses).sum::<u64>()
+            + recorded.iter().map(|run| run.accesses).sum::<u64>(),
+        mismatches: synthetic.iter().map(|run| run.mismatches).sum::<u64>()
+            + recorded.iter().map(|run| run.mismatches).sum::<u64>(),
+        synthetic,
+        recorded,
     };
     println!("{} accesses, {} mismatches", results.accesses, results.mismatches);
     save(out, &Taken { device: device.info(), date, results });
     Ok(holds)
+}
+
+fn synthetic(device: &Device, policy: Policy) -> Result<Vec<parity::Agreement>, HwError> {
+    let lookup = Lookup::load(device)?;
+    let mut runs = Vec::new();
+    for scenario in parity::scenarios() {
+        let run = parity::run(device, &lookup, policy, &scenario)?;
+        if !run.holds() {
+            println!("WRONG {} {}: {} mismatches", run.policy, scenario.name, run.mismatches);
+        }
+        runs.push(run);
+    }
+    let accesses: u64 = runs.iter().map(|run| run.accesses).sum();
+    println!("{:<15} {} scenarios, {accesses} accesses", policy.name(), runs.len());
+    Ok(runs)
+}
+
+fn on_trace(kernels: &Kernels, folder: &str, trace: &str) -> Vec<RecordedAgreement> {
+    let mut show = |run: &RecordedAgreement| {
+        if !run.holds() {
+            println!(
+                "WRONG {} {} {} slots, {}: {} mismatches, {:?}",
+                run.trace, run.policy, run.slots, run.prefetch, run.mismatches, run.integrity
+            );
+        }
+    };
+    let runs = match recorded::run(kernels, (folder, trace), &mut show) {
+        Ok(runs) => runs,
+        Err(error) => panic!("{trace}: {error}"),
+    };
+    let accesses: u64 = runs.iter().map(|run| run.accesses).sum();
+    println!("{trace}: {} replays, {accesses} accesses", runs.len());
+    runs
 }
 
 fn print_row(row: &roofline::Row) {

@@ -1,75 +1,8 @@
 // One step of residency for all streams of a layer in one launch: look-up, miss compaction, victims, fill, touch,
-// prefetch and growth, exactly as the decision plane does them on the host. One block of 1024 threads per stream;
+// prefetch and growth, exactly as the decision plane does them on the host. `warm` has `warm_words` words of bits per
+// state, or is null. One block of 1024 threads per stream;
 // every list is compacted by ballots over contiguous runs, so that no order depends on timing. The two kernels are long
 // functions because the phases of a step share registers and shared memory.
-
-const u32 THREADS = 1024;
-const u32 WARPS = THREADS / 32;
-
-// Cuts `n` elements into one contiguous run per warp, a multiple of 32 long.
-__device__ __forceinline__ u32 run_length(u32 n) { return (n + THREADS - 1) / THREADS * 32; }
-
-// Exclusive prefix over the warps' counts in `counts`, for this warp; all warps read the same counts.
-__device__ __forceinline__ u32 warp_prefix(const u32 *counts, u32 &total) {
-    u32 lane = threadIdx.x & 31;
-    u32 before = exclusive_scan(counts[lane], total);
-    return __shfl_sync(FULL, before, threadIdx.x / 32);
-}
-
-// The tables of one stream.
-struct Buffer {
-    u32 *slot_of;  // page table: block to slot
-    u32 *block_of; // tag: slot to block
-    uint4 *fills;  // (block, slot, victim, source)
-};
-
-// Puts `block` into `slot` and notes it as fill number `at`.
-__device__ __forceinline__ void fill_slot(const Buffer &b, u32 at, u32 block, u32 slot, bool evicts, u32 source) {
-    u32 victim = evicts ? b.block_of[slot] : NONE;
-    if (evicts) b.slot_of[victim] = NONE;
-    b.slot_of[block] = slot;
-    b.block_of[slot] = block;
-    b.fills[at] = make_uint4(block, slot, victim, source);
-}
-
-// Looks up the selection in rank order; hits are flagged. Returns this warp's misses.
-__device__ __forceinline__ u32 look_up(const u32 *selected, u32 n, const u32 *slot_of, u32 *slots, u8 *held) {
-    const u32 UNROLL = 4;
-    u32 run = run_length(n), start = threadIdx.x / 32 * run, lane = threadIdx.x & 31, misses = 0;
-    for (u32 base = start; base < start + run; base += 32 * UNROLL) {
-        u32 block[UNROLL], slot[UNROLL];
-#pragma unroll
-        for (u32 u = 0; u < UNROLL; u++) {
-            u32 rank = base + u * 32 + lane;
-            block[u] = rank < n && rank < start + run ? selected[rank] : NONE;
-        }
-#pragma unroll
-        for (u32 u = 0; u < UNROLL; u++) slot[u] = block[u] == NONE ? 0 : slot_of[block[u]];
-#pragma unroll
-        for (u32 u = 0; u < UNROLL; u++) {
-            if (block[u] != NONE) slots[base + u * 32 + lane] = slot[u];
-            bool hit = block[u] != NONE && slot[u] != NONE;
-            if (hit) held[slot[u]] = 1;
-            misses += __popc(__ballot_sync(FULL, block[u] != NONE && slot[u] == NONE));
-        }
-    }
-    return misses;
-}
-
-// Candidates of the next-ranked prefetcher: the first `budget` near misses that are absent. By one warp.
-__device__ __forceinline__ u32 candidates(const u32 *near, u32 n, u32 budget, const u32 *slot_of, u32 *out) {
-    u32 found = 0;
-    for (u32 base = 0; base < n && found < budget; base += 32) {
-        u32 at = base + (threadIdx.x & 31);
-        u32 block = at < n ? near[at] : NONE;
-        bool absent = block != NONE && slot_of[block] == NONE;
-        u32 mask = __ballot_sync(FULL, absent);
-        u32 place = found + lanes_below(mask);
-        if (absent && place < budget) out[place] = block;
-        found += __popc(mask);
-    }
-    return min(found, budget);
-}
 
 // lru-step: the order is stale, loaded, hits, then what was prefetched or has grown; free slots sort with the hits.
 //
@@ -79,7 +12,8 @@ __device__ __forceinline__ u32 candidates(const u32 *near, u32 n, u32 budget, co
 extern "C" __global__ void __launch_bounds__(THREADS)
 lookup_lru_step(const u32 *ids, const u32 *selected, const u32 *selected_count, u32 k, const u32 *near,
                 const u32 *near_count, u32 near_stride, u32 budget, const u32 *grown, u32 *slot_of, u32 blocks,
-                u32 *block_of, u32 *order, u32 *filled, u32 slots, u32 *slots_out, uint4 *fills, u32 *fill_counts) {
+                u32 *block_of, u32 *order, u32 *filled, u32 slots, u32 *slots_out, uint4 *fills, u32 *fill_counts, u32 *,
+                const u32 *warm, u32 warm_words) {
     extern __shared__ u32 shared[];
     u32 *before = shared, *after = before + slots, *victims = after + slots, *wanted = victims + k;
     u8 *held = (u8 *)(wanted + budget + 1);
@@ -89,7 +23,8 @@ lookup_lru_step(const u32 *ids, const u32 *selected, const u32 *selected_count, 
     selected += (u64)stream * k;
     slots_out += (u64)stream * k;
     order += (u64)id * slots;
-    Buffer b = {slot_of + (u64)id * blocks, block_of + (u64)id * slots, fills + (u64)stream * (k + budget + 1)};
+    Buffer b = {slot_of + (u64)id * blocks, block_of + (u64)id * slots, fills + (u64)stream * (k + budget + 1),
+                warm ? warm + (u64)id * warm_words : nullptr};
 
     for (u32 i = threadIdx.x; i < (slots + 3) / 4; i += THREADS) ((u32 *)held)[i] = 0;
     for (u32 i = threadIdx.x; i < slots; i += THREADS) before[i] = order[i];
@@ -139,7 +74,7 @@ lookup_lru_step(const u32 *ids, const u32 *selected, const u32 *selected_count, 
             u32 at = miss + lanes_below(mask);
             if (missed) {
                 u32 slot = at < used ? was_filled + at : victims[at - used];
-                fill_slot(b, at, selected[rank], slot, at >= used, 0);
+                fill_slot(b, at, selected[rank], slot, at >= used, b.source(selected[rank]));
                 slots_out[rank] = slot;
                 after[still_stale + at] = slot;
             }
@@ -164,7 +99,7 @@ lookup_lru_step(const u32 *ids, const u32 *selected, const u32 *selected_count, 
         for (u32 i = threadIdx.x; i < inserted; i += THREADS) {
             u32 slot = i < free_used ? now_filled + i : after[i - free_used];
             bool is_growth = i == prefetched;
-            fill_slot(b, misses + i, is_growth ? newly : wanted[i], slot, i >= free_used, is_growth ? 2 : 0);
+            fill_slot(b, misses + i, is_growth ? newly : wanted[i], slot, i >= free_used, is_growth ? 2 : b.source(wanted[i]));
             before[slots - inserted + i] = slot;
         }
         if (threadIdx.x == 0) {
@@ -201,28 +136,14 @@ lookup_lru_step(const u32 *ids, const u32 *selected, const u32 *selected_count, 
     }
 }
 
-// Sorts `n` distinct keys, padded to a power of two, in ascending order.
-__device__ __forceinline__ void sort_keys(u64 *keys, u32 n, u32 padded) {
-    for (u32 i = n + threadIdx.x; i < padded; i += THREADS) keys[i] = ~0ull;
-    for (u32 size = 2; size <= padded; size *= 2)
-        for (u32 step = size / 2; step > 0; step /= 2) {
-            __syncthreads();
-            for (u32 i = threadIdx.x; i < padded / 2; i += THREADS) {
-                u32 low = i / step * 2 * step + i % step, high = low + step;
-                u64 a = keys[low], b = keys[high];
-                if ((a > b) == ((low & size) == 0)) keys[low] = b, keys[high] = a;
-            }
-        }
-    __syncthreads();
-}
-
 // Recency order with ranks: what a step selects becomes most recent from the worst rank to the best, then what is
 // prefetched or has grown. Victims leave in that order (lru), or by the number of selections since their load and then
 // in that order (lfu). Arguments as for lru-step, and `uses`, one per slot.
 template <bool BY_USE>
 __device__ __forceinline__ void look_up_ranked(const u32 *ids, const u32 *selected, const u32 *selected_count, u32 k, const u32 *near,
                                                const u32 *near_count, u32 near_stride, u32 budget, const u32 *grown, u32 *slot_of, u32 blocks,
-                                               u32 *block_of, u32 *order, u32 *filled, u32 slots, u32 *slots_out, uint4 *fills, u32 *fill_counts, u32 *uses) {
+                                               u32 *block_of, u32 *order, u32 *filled, u32 slots, u32 *slots_out, uint4 *fills, u32 *fill_counts, u32 *uses,
+                                               const u32 *warm, u32 warm_words) {
     extern __shared__ u64 keys[];
     u32 padded = BY_USE ? 1u << (32 - __clz(slots - 1 | 1)) : 0;
     u32 *before = (u32 *)(keys + padded), *victims = before + slots, *wanted = victims + slots;
@@ -234,7 +155,8 @@ __device__ __forceinline__ void look_up_ranked(const u32 *ids, const u32 *select
     slots_out += (u64)stream * k;
     order += (u64)id * slots;
     uses += (u64)id * slots;
-    Buffer b = {slot_of + (u64)id * blocks, block_of + (u64)id * slots, fills + (u64)stream * (k + budget + 1)};
+    Buffer b = {slot_of + (u64)id * blocks, block_of + (u64)id * slots, fills + (u64)stream * (k + budget + 1),
+                warm ? warm + (u64)id * warm_words : nullptr};
 
     for (u32 i = threadIdx.x; i < (slots + 3) / 4; i += THREADS) ((u32 *)held)[i] = 0;
     for (u32 i = threadIdx.x; i < slots; i += THREADS) before[i] = order[i];
@@ -275,7 +197,7 @@ __device__ __forceinline__ void look_up_ranked(const u32 *ids, const u32 *select
         u32 mask = __ballot_sync(FULL, missed), at = miss + lanes_below(mask);
         if (missed) {
             slot = at < used ? was_filled + at : victims[at - used];
-            fill_slot(b, at, selected[rank], slot, at >= used, 0);
+            fill_slot(b, at, selected[rank], slot, at >= used, b.source(selected[rank]));
             slots_out[rank] = slot;
             held[slot] = 1;
         }
@@ -299,7 +221,7 @@ __device__ __forceinline__ void look_up_ranked(const u32 *ids, const u32 *select
         for (u32 i = threadIdx.x; i < inserted; i += THREADS) {
             u32 slot = i < free_used ? now_filled + i : victims[need + i - free_used];
             bool is_growth = i == prefetched;
-            fill_slot(b, misses + i, is_growth ? newly : wanted[i], slot, i >= free_used, is_growth ? 2 : 0);
+            fill_slot(b, misses + i, is_growth ? newly : wanted[i], slot, i >= free_used, is_growth ? 2 : b.source(wanted[i]));
             held[slot] = 1;
             taken[i] = slot;
             if (BY_USE) uses[slot] = 1;
@@ -331,9 +253,11 @@ __device__ __forceinline__ void look_up_ranked(const u32 *ids, const u32 *select
     extern "C" __global__ void __launch_bounds__(THREADS) NAME(                                                        \
         const u32 *ids, const u32 *selected, const u32 *selected_count, u32 k, const u32 *near, const u32 *near_count, \
         u32 near_stride, u32 budget, const u32 *grown, u32 *slot_of, u32 blocks, u32 *block_of, u32 *order,            \
-        u32 *filled, u32 slots, u32 *slots_out, uint4 *fills, u32 *fill_counts, u32 *uses) {                           \
+        u32 *filled, u32 slots, u32 *slots_out, uint4 *fills, u32 *fill_counts, u32 *uses, const u32 *warm,            \
+        u32 warm_words) {                                                                                              \
         look_up_ranked<BY_USE>(ids, selected, selected_count, k, near, near_count, near_stride, budget, grown,         \
-                               slot_of, blocks, block_of, order, filled, slots, slots_out, fills, fill_counts, uses);  \
+                               slot_of, blocks, block_of, order, filled, slots, slots_out, fills, fill_counts, uses,   \
+                               warm, warm_words);                                                                      \
     }
 
 LOOK_UP_RANKED(lookup_lru, false)

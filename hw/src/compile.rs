@@ -19,8 +19,24 @@ pub struct Source {
 
 /// Moves blocks between pinned host memory and frames.
 pub(crate) const SWAP: Source = Source { name: "swap.cu", text: include_str!("../kernels/swap.cu") };
-/// Residency.
-pub(crate) const LOOKUP: Source = Source { name: "lookup.cu", text: include_str!("../kernels/lookup.cu") };
+/// Residency by recency and use.
+pub(crate) const LOOKUP: Source = Source {
+    name: "lookup.cu",
+    text: concat!(
+        include_str!("../kernels/residency.cuh"),
+        "#line 1\n",
+        include_str!("../kernels/lookup.cu")
+    ),
+};
+/// Residency by a number per slot.
+pub(crate) const SCORED: Source = Source {
+    name: "scored.cu",
+    text: concat!(
+        include_str!("../kernels/residency.cuh"),
+        "#line 1\n",
+        include_str!("../kernels/scored.cu")
+    ),
+};
 /// Attention with grouped queries.
 pub(crate) const ATTEND_GQA: Source =
     Source { name: "attend_gqa.cu", text: include_str!("../kernels/attend_gqa.cu") };
@@ -31,9 +47,11 @@ pub(crate) const ATTEND_MLA: Source =
 pub(crate) const SELECT: Source = Source { name: "select.cu", text: include_str!("../kernels/select.cu") };
 /// Stand-ins for the rest of a layer.
 pub(crate) const DENSE: Source = Source { name: "dense.cu", text: include_str!("../kernels/dense.cu") };
+/// What a replayed step is around those.
+pub(crate) const REPLAY: Source = Source { name: "replay.cu", text: include_str!("../kernels/replay.cu") };
 
 /// Every kernel source.
-pub const SOURCES: &[Source] = &[SWAP, LOOKUP, ATTEND_GQA, ATTEND_MLA, SELECT, DENSE];
+pub const SOURCES: &[Source] = &[SWAP, LOOKUP, SCORED, ATTEND_GQA, ATTEND_MLA, SELECT, DENSE, REPLAY];
 
 /// Compiles a source for an architecture such as `sm_90a`; needs the compiler, and neither driver nor device.
 ///

@@ -16,6 +16,7 @@ mod memory;
 pub mod ops;
 pub mod parity;
 pub mod probe;
+pub mod replay;
 pub mod roofline;
 mod spread;
 mod stream;

@@ -85,6 +85,29 @@ impl<T: Pod> DeviceBuffer<T> {
         self.device.synchronize()
     }
 
+    /// The same from element `first` on.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    ///
+    /// # Panics
+    /// If the data reaches beyond the buffer.
+    pub fn write_at(&mut self, first: usize, data: &[T]) -> Result<(), HwError> {
+        assert!(
+            first + data.len() <= self.len,
+            "{} elements from {first} on fit a buffer of {}",
+            data.len(),
+            self.len
+        );
+        self.device.bind()?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the range is this buffer's, as just asserted.
+        unsafe { result::memcpy_htod_sync(self.address_of(first), data) }.during("copying to the device")?;
+        self.device.synchronize()
+    }
+
     /// Everything submitted so far is awaited and the contents copied to the host.
     ///
     /// # Errors

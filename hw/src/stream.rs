@@ -62,6 +62,23 @@ impl Stream {
     pub unsafe fn launch(&self, kernel: Kernel, shape: Shape, arguments: &[u64]) -> Result<(), HwError> {
         let mut pointers: Vec<*mut c_void> =
             arguments.iter().map(|argument| std::ptr::from_ref(argument).cast_mut().cast()).collect();
+        // SAFETY: promised by the caller.
+        unsafe { self.launch_by_pointer(kernel, shape, &mut pointers) }
+    }
+
+    /// The same with a pointer to each argument, for arguments larger than 64 bits.
+    ///
+    /// # Safety
+    /// As [`Stream::launch`]; every pointer is valid for the call.
+    ///
+    /// # Errors
+    /// If the launch is refused.
+    pub(crate) unsafe fn launch_by_pointer(
+        &self,
+        kernel: Kernel,
+        shape: Shape,
+        pointers: &mut [*mut c_void],
+    ) -> Result<(), HwError> {
         // SAFETY: promised by the caller; the driver copies the arguments before it returns.
         unsafe {
             result::launch_kernel(
@@ -70,7 +87,7 @@ impl Stream {
                 (shape.block, 1, 1),
                 shape.shared,
                 self.stream,
-                &mut pointers,
+                pointers,
             )
         }
         .during("launching a kernel")
@@ -92,6 +109,14 @@ impl Stream {
     /// If the driver fails.
     pub fn wait_for(&self, other: &Stream, by: &Event) -> Result<(), HwError> {
         by.record(other)?;
+        self.wait_event(by)
+    }
+
+    /// Makes later work of this stream wait for an event that was recorded.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn wait_event(&self, by: &Event) -> Result<(), HwError> {
         // SAFETY: stream and event are live.
         unsafe {
             let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;

@@ -3,7 +3,11 @@
 // The stand-in driver is chosen by environment variables, and its count of live allocations is read from it.
 #![allow(unsafe_code)]
 
+use kvtier_hw::replay::{Managed, Options, run};
 use kvtier_hw::{Device, DeviceBuffer, HwError, PinnedBuffer, info};
+use kvtier_sim::Single;
+use kvtier_sim::grid::ConfigFile;
+use kvtier_units::Bytes;
 use std::path::Path;
 use std::process::Command;
 
@@ -21,6 +25,18 @@ fn build(folder: &Path) -> Option<std::path::PathBuf> {
 fn mode(name: &str) {
     // SAFETY: this file holds one test, so no other thread reads the environment.
     unsafe { std::env::set_var("FAKE_CUDA", name) };
+}
+
+/// Why a small replay does not run on the stand-in.
+fn replay(device: &Device) -> String {
+    let trace = concat!(env!("CARGO_MANIFEST_DIR"), "/../traces/samples/gemma3-pages.parquet");
+    let text = format!(
+        "trace = \"{trace}\"\nmodel = \"llama-3.1-8b\"\nmachine = \"h100-pcie5\"\n[batch]\nsteps = 24\n"
+    );
+    let single = Single::prepare(&ConfigFile::parse(&text).expect("a configuration"), Bytes(1 << 30))
+        .expect("it lowers");
+    let options = Options { managed: Managed::Either, repeats: 1, stop: &|| false };
+    run(device, &single, &options).map(drop).expect_err("it cannot run here").to_string()
 }
 
 #[test]
@@ -56,13 +72,19 @@ fn every_failure_is_one_clear_line_and_nothing_leaks() {
     }
     assert_eq!(live(), 0, "buffers free what they hold");
 
+    let error = replay(&device);
+    assert!(error.starts_with("out of device memory") && error.contains("1048576 B of"), "{error}");
+    assert_eq!(live(), 0, "a replay that does not fit allocates nothing");
     mode("full");
     let error = DeviceBuffer::<u64>::new(&device, 1000).err().unwrap();
     assert!(matches!(error, HwError::OutOfDeviceMemory { asked: 8000, free: 1_048_576, .. }));
     mode("unpinnable");
     let error = PinnedBuffer::<u64>::new(&device, 1000).err().unwrap();
     assert!(matches!(error, HwError::TooLittlePinnable { asked: 8000, .. }));
-    for line in [error.to_string(), HwError::NoCompiler.to_string(), HwError::NoDriver.to_string()] {
+    assert!(replay(&device).starts_with("too little pinnable host memory"), "the home pool is pinned first");
+    for line in
+        [error.to_string(), replay(&device), HwError::NoCompiler.to_string(), HwError::NoDriver.to_string()]
+    {
         assert_eq!(line.lines().count(), 1, "{line}");
     }
     assert_eq!(live(), 0, "failures leave nothing behind");

@@ -39,7 +39,7 @@ Result cuDevicePrimaryCtxRelease_v2(int device) { return 0; }
 Result cuCtxGetCurrent(void **context) { *context = &live; return 0; }
 Result cuCtxSetCurrent(void *context) { return 0; }
 Result cuCtxSynchronize(void) { return 0; }
-Result cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { *free_bytes = 1 << 20; *total = (size_t)80 << 30; return 0; }
+Result cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { *free_bytes = is("unpinnable") ? (size_t)80 << 30 : 1 << 20; *total = (size_t)80 << 30; return 0; }
 Result cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     if (is("full")) return 2;
     *address = (uint64_t)malloc(bytes);

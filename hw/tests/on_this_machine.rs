@@ -4,7 +4,11 @@
 // A skipped test says why.
 #![allow(clippy::print_stdout)]
 
+use kvtier_hw::replay::{Managed, Options, run};
 use kvtier_hw::{Device, HwError, SOURCES, check, compile, info};
+use kvtier_sim::Single;
+use kvtier_sim::grid::ConfigFile;
+use kvtier_units::Bytes;
 
 /// The device, or why there is none; anything but its absence fails the test.
 fn device() -> Option<Device> {
@@ -55,4 +59,54 @@ fn every_kernel_agrees_with_its_reference() {
     let findings = check::run(&device, 5).unwrap();
     let wrong: Vec<_> = findings.iter().filter(|finding| !finding.passes()).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A short replay of the shipped pages on the model of this name.
+fn single(model: &str, rest: &str) -> Single {
+    let trace = concat!(env!("CARGO_MANIFEST_DIR"), "/../traces/samples/smollm2-pages.parquet");
+    let text = format!(
+        "trace = \"{trace}\"\nmodel = \"{model}\"\nmachine = \"h100-pcie5\"\n[batch]\nconcurrency = 2\nsteps = 24\n{rest}"
+    );
+    Single::prepare(&ConfigFile::parse(&text).expect("a configuration"), Bytes(1 << 30)).expect("it lowers")
+}
+
+#[test]
+fn what_a_device_does_not_do_is_refused_by_name() {
+    let Some(device) = device() else { return };
+    let options = Options { managed: Managed::Device, repeats: 1, stop: &|| false };
+    for (rest, field) in [
+        ("[time]\noverlap = \"layer-ahead\"\n", "time.overlap"),
+        ("[time]\ntransfer = \"copy-loop\"\n", "time.transfer"),
+        ("[warm]\nsize = \"1 MiB\"\n", "warm.size"),
+        ("[hot]\npolicy = \"arc\"\n", "hot.policy"),
+    ] {
+        let error = run(&device, &single("llama-3.1-8b", rest), &options).map(drop).unwrap_err().to_string();
+        assert!(error.starts_with(field) && error.lines().count() == 1, "{error}");
+    }
+}
+
+#[test]
+fn replays_decide_as_the_host_does_and_every_byte_is_in_place() {
+    let Some(device) = device() else { return };
+    if let Err(HwError::NoCompiler) = compile(SOURCES[0], "sm_90a") {
+        println!("skipped: {}", HwError::NoCompiler);
+        return;
+    }
+    for (model, rest, managed) in [
+        ("llama-3.1-8b", "[hot]\npolicy = \"lru-step\"\n", Managed::Device),
+        ("llama-3.1-8b", "[hot]\npolicy = \"s3-fifo\"\nstart = \"recent\"\n", Managed::Host),
+        (
+            "llama-3.1-8b",
+            "[prefetch]\npolicy = \"next-ranked\"\n[time]\noverlap = \"hit-first\"\n",
+            Managed::Device,
+        ),
+        ("smollm2-135m", "[hot]\npolicy = \"lfu\"\n[time]\nsorted = true\n", Managed::Device),
+    ] {
+        let options = Options { managed, repeats: 1, stop: &|| false };
+        let (point, report) = run(&device, &single(model, rest), &options).unwrap();
+        assert!(report.holds(), "{model} {rest}: {:?} {:?}", report.mismatches, report.integrity);
+        assert_eq!(point.decision_hash, report.device_hash);
+        let time = point.time;
+        assert_eq!(time.compute_ns + time.stall_ns + time.launch_ns + time.wait_ns, time.total_ns);
+    }
 }

@@ -3,6 +3,7 @@
 
 mod axis;
 mod canvas;
+pub mod device;
 mod figures;
 pub mod gate;
 mod headline;

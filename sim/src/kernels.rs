@@ -4,7 +4,7 @@
 use crate::machine::Machine;
 use crate::model::{Layer, Model, Precision};
 use crate::transfer::{distinct, max, nanos};
-use kvtier_units::{FlopRate, Nanos};
+use kvtier_units::{Bytes, FlopRate, Nanos};
 
 /// Bytes that look-up reads and writes per selected block: its id, tag, slot and table entry.
 const LOOKUP_BYTES: f64 = 16.0;
@@ -109,6 +109,21 @@ impl KernelCosts {
         self.simple(f64::from(streams) * self.merge_bytes_per_stream)
     }
 
+    /// Bytes of weights that one layer streams for a batch: all of them, and of routed experts those that it visits.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // weights are far below 2^63 bytes
+    pub fn dense_bytes(&self, layer: &Layer, requests: u32) -> Bytes {
+        let experts = layer.experts.map_or(0.0, |experts| {
+            self.touched(f64::from(experts.per_token), f64::from(experts.count), requests)
+                * experts.weights.0 as f64
+        });
+        layer.shared_weights + Bytes((experts + 0.5) as u64)
+    }
+
+    /// Experts of one rank that a batch visits: each rank holds its part of them, and serves the tokens of all ranks.
+    fn touched(&self, visits: f64, experts: f64, requests: u32) -> f64 {
+        distinct(f64::from(requests) * self.ranks * visits, experts) / self.ranks
+    }
+
     /// Projections and MLP of one layer for a batch.
     pub fn dense(&self, layer: &Layer, requests: u32) -> Kernel {
         let tokens = f64::from(requests);
@@ -117,8 +132,7 @@ impl KernelCosts {
             None => (shared, shared / self.weight_bytes),
             Some(experts) => {
                 let (one, visits) = (experts.weights.0 as f64, f64::from(experts.per_token));
-                // Each rank holds its part of the experts, and serves the tokens of all ranks with it.
-                let touched = distinct(tokens * self.ranks * visits, f64::from(experts.count)) / self.ranks;
+                let touched = self.touched(visits, f64::from(experts.count), requests);
                 (shared + touched * one, (shared + visits * one) / self.weight_bytes)
             }
         };

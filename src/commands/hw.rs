@@ -1,5 +1,8 @@
 //! `kvtier hw`: what of the real hardware is here, and what it can do.
 
+mod replay;
+mod report;
+
 use crate::output;
 use anyhow::{Context, bail};
 use kvtier_hw::Device;
@@ -10,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-/// The GPU companion: what device there is, and a machine file of it
+/// The GPU companion: what device there is, a machine file of it, and replays on it
 #[derive(clap::Args)]
 #[command(after_help = "Example: kvtier hw info")]
 pub(crate) struct Args {
@@ -23,6 +26,8 @@ enum Command {
     /// Print the CUDA device found, or say why there is none (exit code 2)
     #[command(after_help = "Example: kvtier hw info")]
     Info,
+    Replay(Box<replay::Args>),
+    Report(report::Args),
     Probe(ProbeArgs),
 }
 
@@ -56,6 +61,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Info => output::say(kvtier_hw::info()?.to_string()),
         Command::Probe(args) => run_probe(args)?,
+        Command::Replay(args) => return replay::run(args),
+        Command::Report(args) => report::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -16,6 +16,18 @@ use std::process::ExitCode;
     kvtier replay --policy lru-step --slots 1.5k --prefetch next-ranked --overlap hit-first\n  \
     kvtier replay mine.toml --set batch.concurrency=24 --json")]
 pub(crate) struct Args {
+    #[command(flatten)]
+    flags: Flags,
+    /// Print the points as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// One configuration: a file, and flags for the fields that are changed most.
+#[derive(clap::Args)]
+pub(super) struct Flags {
     /// Configuration file
     file: Option<PathBuf>,
     /// Trace (trace)
@@ -42,40 +54,43 @@ pub(crate) struct Args {
     /// Requests decoding at once (batch.concurrency)
     #[arg(long)]
     concurrency: Option<u32>,
-    /// Print the points as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    run: RunArgs,
 }
 
 /// What a command without a configuration file reads.
 pub(super) const DEFAULTS: &str =
     "trace = \"traces/samples/smollm2-pages.parquet\"\nmodel = \"smollm2-135m\"\nmachine = \"h100-pcie5\"\n";
 
-pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut file = match &args.file {
-        Some(path) => ConfigFile::read(path)?,
-        None => ConfigFile::parse(DEFAULTS)?,
-    };
-    let text = |value: &Option<String>| {
-        value.as_ref().map(|value| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")))
-    };
-    let flags = [
-        ("trace", text(&args.trace)),
-        ("model", text(&args.model)),
-        ("machine", text(&args.machine)),
-        ("hot.policy", text(&args.policy)),
-        ("hot.slots", text(&args.slots)),
-        ("prefetch.policy", text(&args.prefetch)),
-        ("time.overlap", text(&args.overlap)),
-        ("batch.concurrency", args.concurrency.map(|requests| requests.to_string())),
-    ];
-    for (field, value) in flags {
-        if let Some(value) = value {
-            file.set(&format!("{field}={value}"))?;
+impl Flags {
+    /// The configuration with the flags applied.
+    pub(super) fn file(&self) -> anyhow::Result<ConfigFile> {
+        let mut file = match &self.file {
+            Some(path) => ConfigFile::read(path)?,
+            None => ConfigFile::parse(DEFAULTS)?,
+        };
+        let text = |value: &Option<String>| {
+            value.as_ref().map(|value| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")))
+        };
+        let flags = [
+            ("trace", text(&self.trace)),
+            ("model", text(&self.model)),
+            ("machine", text(&self.machine)),
+            ("hot.policy", text(&self.policy)),
+            ("hot.slots", text(&self.slots)),
+            ("prefetch.policy", text(&self.prefetch)),
+            ("time.overlap", text(&self.overlap)),
+            ("batch.concurrency", self.concurrency.map(|requests| requests.to_string())),
+        ];
+        for (field, value) in flags {
+            if let Some(value) = value {
+                file.set(&format!("{field}={value}"))?;
+            }
         }
+        Ok(file)
     }
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let file = args.flags.file()?;
     let (_, points) = args.run.execute(file, None)?;
     if args.json {
         output::say(serde_json::to_string_pretty(&points)?);
@@ -96,7 +111,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(point: &Point) {
+pub(super) fn print(point: &Point) {
     let config = &point.config;
     output::say(format!(
         "{} on {}, {}: {} with {} slots (k {}), {} requests, {} steps measured from step {}",

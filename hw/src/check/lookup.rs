@@ -8,11 +8,18 @@ use rand::RngExt;
 
 pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
     let lookup = Lookup::load(&bench.device)?;
-    for (k, slots, prefetch, recent) in
-        [(1, 1, 0, false), (32, 32, 0, true), (32, 64, 4, false), (33, 77, 40, true), (300, 1500, 7, false)]
-    {
+    for (k, slots, prefetch, recent, warm_frames) in [
+        (1, 1, 0, false, 0),
+        (32, 32, 0, true, 0),
+        (32, 64, 4, false, 0),
+        (33, 77, 40, true, 0),
+        (300, 1500, 7, false, 0),
+        (32, 64, 4, false, 200),
+    ] {
         let scenario = Scenario {
-            name: format!("k {k}, {slots} slots, prefetch {prefetch}, recent {recent}"),
+            name: format!(
+                "k {k}, {slots} slots, prefetch {prefetch}, recent {recent}, {warm_frames} warm pages"
+            ),
             seats: 3,
             layers: 2,
             head_groups: 2,
@@ -24,6 +31,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
             churn: 60,
             prefetch,
             recent,
+            warm_frames,
             steps: 120,
             seed: bench.rng.random(),
         };

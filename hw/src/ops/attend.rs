@@ -72,6 +72,23 @@ impl Reading {
         })
     }
 
+    /// A reading that kernels fill in before it is read: room for `entries`, and a row per stream and one more.
+    ///
+    /// # Errors
+    /// If the device has too little memory.
+    pub(crate) fn to_fill(device: &Device, entries: usize, streams: usize) -> Result<Reading, HwError> {
+        Ok(Reading {
+            entries: DeviceBuffer::filled(device, entries, 0)?,
+            rows: DeviceBuffer::filled(device, streams + 1, 0)?,
+            streams: count32(streams),
+        })
+    }
+
+    /// Addresses of entries and rows, for the kernels that fill them in.
+    pub(crate) fn addresses(&self) -> (u64, u64) {
+        (self.entries.address(), self.rows.address())
+    }
+
     /// The entries, for corrupting them in a test.
     pub fn entries_mut(&mut self) -> &mut DeviceBuffer<u32> {
         &mut self.entries

@@ -1,10 +1,11 @@
 //! Residency on the device: the tables of many streams, and one step of all of them in one launch.
 
 use super::count32;
-use crate::compile::{LOOKUP, Module};
+use crate::compile::{LOOKUP, Module, SCORED};
 use crate::{Device, DeviceBuffer, HwError, Kernel, Shape, Stream};
+use std::ops::Range;
 
-/// An eviction policy that the device decides by itself.
+/// An eviction policy that the device decides by itself, with its default parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
     /// Stale, just loaded, hits.
@@ -13,18 +14,82 @@ pub enum Policy {
     Lru,
     /// Least often selected since its load.
     Lfu,
+    /// Fading counts of selections.
+    AgedScore,
+    /// Fading sums of scores.
+    AttentionMass,
+    /// Fading counts of a block's and its neighbours' selections.
+    RegionUtility,
+    /// Recency moved by rank.
+    RankRecency,
+    /// Selections per step of the stay.
+    Hyperbolic,
+    /// Counts that are halved from time to time.
+    LfuAging,
+    /// Our own.
+    Echo,
 }
+
+/// How a policy is known in configurations, its kernel, and its number among those that score slots.
+const POLICIES: [(Policy, &str, &str, Option<u32>); 10] = [
+    (Policy::LruStep, "lru-step", "lookup_lru_step", None),
+    (Policy::Lru, "lru", "lookup_lru", None),
+    (Policy::Lfu, "lfu", "lookup_lfu", None),
+    (Policy::AgedScore, "aged-score", "lookup_aged_score", Some(0)),
+    (Policy::AttentionMass, "attention-mass", "lookup_attention_mass", Some(1)),
+    (Policy::RegionUtility, "region-utility", "lookup_region_utility", Some(2)),
+    (Policy::RankRecency, "rank-recency", "lookup_rank_recency", Some(3)),
+    (Policy::Hyperbolic, "hyperbolic", "lookup_hyperbolic", Some(4)),
+    (Policy::LfuAging, "lfu-aging", "lookup_lfu_aging", Some(5)),
+    (Policy::Echo, "echo", "lookup_echo", Some(6)),
+];
+
+/// Words of echo's ghost, and of its step counter.
+const GHOST_WORDS: u32 = 64 * 4 + 1;
+/// Neighbouring blocks of a region.
+const REGION: u32 = 8;
 
 impl Policy {
     /// Every such policy.
-    pub const ALL: [Policy; 3] = [Policy::LruStep, Policy::Lru, Policy::Lfu];
+    pub const ALL: [Policy; 10] = {
+        let mut all = [Policy::LruStep; 10];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = POLICIES[at].0;
+            at += 1;
+        }
+        all
+    };
+
+    fn row(self) -> &'static (Policy, &'static str, &'static str, Option<u32>) {
+        POLICIES.iter().find(|row| row.0 == self).expect("every policy has its row")
+    }
 
     /// Its name in configurations and in the decision plane.
     pub fn name(self) -> &'static str {
+        self.row().1
+    }
+
+    fn kernel(self) -> &'static str {
+        self.row().2
+    }
+
+    /// Its number among the policies that keep a number per slot.
+    fn kind(self) -> Option<u32> {
+        self.row().3
+    }
+
+    /// Whether it reads scores.
+    pub fn reads_scores(self) -> bool {
+        self == Policy::AttentionMass
+    }
+
+    /// Words of state per stream besides those per slot.
+    fn own_words(self, blocks: u32) -> u32 {
         match self {
-            Policy::LruStep => "lru-step",
-            Policy::Lru => "lru",
-            Policy::Lfu => "lfu",
+            Policy::Echo => GHOST_WORDS,
+            Policy::RegionUtility => blocks.div_ceil(REGION),
+            _ => 1,
         }
     }
 }
@@ -58,7 +123,8 @@ impl Buffers {
         match policy {
             Policy::LruStep => (2 * self.slots + self.k + self.budget + 1) * 4 + flags,
             Policy::Lru => (2 * self.slots + 2 * (self.budget + 1)) * 4 + flags,
-            Policy::Lfu => {
+            // Those that sort: keys, victims, a boost, what is wanted.
+            _ => {
                 (2 * self.slots + 2 * (self.budget + 1)) * 4
                     + flags
                     + 8 * self.slots.next_power_of_two().max(2)
@@ -75,7 +141,12 @@ pub struct Residencies {
     block_of: DeviceBuffer<u32>,
     order: DeviceBuffer<u32>,
     filled: DeviceBuffer<u32>,
+    /// Uses, or the first number of each slot.
     uses: DeviceBuffer<u32>,
+    /// The second number of each slot, words of the stream's own, and its steps, for policies that keep them.
+    numbers: [DeviceBuffer<u32>; 3],
+    /// A bit per block that is among the warm pages.
+    warm: Option<DeviceBuffer<u32>>,
 }
 
 impl Residencies {
@@ -93,12 +164,50 @@ impl Residencies {
             order: DeviceBuffer::filled(device, streams * slots, 0xff)?,
             filled: DeviceBuffer::filled(device, streams, 0)?,
             uses: DeviceBuffer::filled(device, streams * slots, 0)?,
+            numbers: [
+                DeviceBuffer::filled(device, if policy.kind().is_some() { streams * slots } else { 1 }, 0)?,
+                DeviceBuffer::filled(device, streams * policy.own_words(shape.blocks) as usize, 0)?,
+                DeviceBuffer::filled(device, streams, 0)?,
+            ],
+            warm: None,
         })
+    }
+
+    /// Gives the streams warm pages, none of which holds a block yet.
+    ///
+    /// # Errors
+    /// If the device has too little memory.
+    pub fn add_warm(&mut self, device: &Device) -> Result<(), HwError> {
+        let words = self.shape.streams as usize * self.warm_words() as usize;
+        self.warm = Some(DeviceBuffer::filled(device, words, 0)?);
+        Ok(())
+    }
+
+    /// Words of a stream's warm bits.
+    pub fn warm_words(&self) -> u32 {
+        self.shape.blocks.div_ceil(32)
+    }
+
+    /// Says which blocks of the streams from `first` on are among the warm pages, [`Residencies::warm_words`] each.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    ///
+    /// # Panics
+    /// If there are no warm pages.
+    pub fn set_warm(&mut self, first: u32, bits: &[u32]) -> Result<(), HwError> {
+        let at = first as usize * self.warm_words() as usize;
+        self.warm.as_mut().expect("streams with warm pages").write_at(at, bits)
     }
 
     /// Geometry.
     pub fn shape(&self) -> Buffers {
         self.shape
+    }
+
+    /// Address of the block in every slot, streams x slots.
+    pub(crate) fn block_of(&self) -> u64 {
+        self.block_of.address()
     }
 }
 
@@ -114,6 +223,8 @@ pub struct Selected {
     pub near: DeviceBuffer<u32>,
     /// Near misses per stream.
     pub near_counts: DeviceBuffer<u32>,
+    /// n x k scores, where the policy reads them.
+    pub scores: Option<DeviceBuffer<u32>>,
     /// The block that each stream fills in this step, or `u32::MAX`.
     pub grown: DeviceBuffer<u32>,
 }
@@ -131,6 +242,7 @@ impl Selected {
             counts: DeviceBuffer::filled(device, n, 0)?,
             near: list(shape.near)?,
             near_counts: DeviceBuffer::filled(device, n, 0)?,
+            scores: None,
             grown: list(1)?,
         })
     }
@@ -163,9 +275,10 @@ impl Decided {
 /// The residency kernels.
 pub struct Lookup {
     device: Device,
-    kernels: [(Policy, Kernel); 3],
+    kernels: Vec<(Policy, Kernel)>,
     open: Kernel,
-    _module: Module,
+    open_scores: Kernel,
+    _modules: [Module; 2],
 }
 
 impl Lookup {
@@ -174,17 +287,18 @@ impl Lookup {
     /// # Errors
     /// If they cannot be compiled or loaded.
     pub fn load(device: &Device) -> Result<Lookup, HwError> {
-        let module = Module::load(device, LOOKUP)?;
-        let kernel = |name| module.kernel(name, device.info().shared_per_block - 4096);
+        let (module, scored) = (Module::load(device, LOOKUP)?, Module::load(device, SCORED)?);
+        let shared = device.info().shared_per_block - 4096;
+        let load = |policy: Policy| {
+            let module = if policy.kind().is_some() { &scored } else { &module };
+            Ok((policy, module.kernel(policy.kernel(), shared)?))
+        };
         Ok(Lookup {
             device: device.clone(),
-            kernels: [
-                (Policy::LruStep, kernel("lookup_lru_step")?),
-                (Policy::Lru, kernel("lookup_lru")?),
-                (Policy::Lfu, kernel("lookup_lfu")?),
-            ],
+            kernels: Policy::ALL.into_iter().map(load).collect::<Result<_, HwError>>()?,
             open: module.kernel("open_streams", 0)?,
-            _module: module,
+            open_scores: scored.kernel("open_scores", 0)?,
+            _modules: [module, scored],
         })
     }
 
@@ -219,6 +333,21 @@ impl Lookup {
         ];
         // SAFETY: as declared in lookup.cu; the columns live until the stream has been awaited.
         unsafe { stream.launch(self.open, Shape::flat(count32(starts.len()), 1024), &arguments) }?;
+        if let Some(kind) = state.policy.kind() {
+            let arguments = [
+                ids.address(),
+                kind.into(),
+                state.shape.slots.into(),
+                state.uses.address(),
+                state.numbers[0].address(),
+                state.numbers[1].address(),
+                state.policy.own_words(state.shape.blocks).into(),
+                state.numbers[2].address(),
+            ];
+            let shape = Shape::flat(count32(starts.len()), 256);
+            // SAFETY: as declared in scored.cu.
+            unsafe { stream.launch(self.open_scores, shape, &arguments) }?;
+        }
         stream.synchronize()
     }
 
@@ -233,36 +362,71 @@ impl Lookup {
         selected: &Selected,
         decided: &Decided,
     ) -> Result<(), HwError> {
+        self.step_of(stream, state, selected, decided, 0..selected.ids.len())
+    }
+
+    /// The same of some of them.
+    ///
+    /// # Errors
+    /// As [`Lookup::step`].
+    ///
+    /// # Panics
+    /// If there are fewer streams.
+    pub fn step_of(
+        &self,
+        stream: &Stream,
+        state: &Residencies,
+        selected: &Selected,
+        decided: &Decided,
+        streams: Range<usize>,
+    ) -> Result<(), HwError> {
         let shape = state.shape;
-        let arguments = [
-            selected.ids.address(),
-            selected.blocks.address(),
-            selected.counts.address(),
+        let (first, per) = (streams.start, |list: u32| streams.start * list as usize);
+        let warm = [state.warm.as_ref().map_or(0, DeviceBuffer::address), state.warm_words().into()];
+        let mut arguments = vec![
+            selected.ids.address_of(first),
+            selected.blocks.address_of(per(shape.k)),
+            selected.counts.address_of(first),
+        ];
+        if state.policy.kind().is_some() {
+            arguments.push(selected.scores.as_ref().map_or(0, |scores| scores.address_of(per(shape.k))));
+        }
+        arguments.extend([
             u64::from(shape.k),
-            selected.near.address(),
-            selected.near_counts.address(),
+            selected.near.address_of(per(shape.near)),
+            selected.near_counts.address_of(first),
             u64::from(shape.near),
             u64::from(shape.budget),
-            selected.grown.address(),
+            selected.grown.address_of(first),
             state.slot_of.address(),
             u64::from(shape.blocks),
             state.block_of.address(),
-            state.order.address(),
+        ]);
+        if state.policy.kind().is_none() {
+            arguments.push(state.order.address());
+        }
+        arguments.extend([
             state.filled.address(),
             u64::from(shape.slots),
-            decided.slots.address(),
-            decided.fills.address(),
-            decided.counts.address(),
+            decided.slots.address_of(per(shape.k)),
+            decided.fills.address_of(per(shape.fills_per_stream())),
+            decided.counts.address_of(first),
             state.uses.address(),
-        ];
+        ]);
+        if state.policy.kind().is_some() {
+            arguments.extend([
+                state.numbers[0].address(),
+                state.numbers[1].address(),
+                state.policy.own_words(shape.blocks).into(),
+                state.numbers[2].address(),
+            ]);
+        }
+        arguments.extend(warm);
         let found = self.kernels.iter().find(|(policy, _)| *policy == state.policy);
         let &(_, kernel) = found.expect("every policy has a kernel");
-        // lru-step declares one argument less, which the driver then does not read.
-        let launch = Shape {
-            shared: shape.shared_bytes(state.policy),
-            ..Shape::flat(count32(selected.ids.len()), 1024)
-        };
-        // SAFETY: as declared in lookup.cu; streams are distinct and ids within the state.
+        let launch =
+            Shape { shared: shape.shared_bytes(state.policy), ..Shape::flat(count32(streams.len()), 1024) };
+        // SAFETY: as declared in lookup.cu and scored.cu; streams are distinct and ids within the state.
         unsafe { stream.launch(kernel, launch, &arguments) }
     }
 }

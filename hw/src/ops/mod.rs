@@ -3,6 +3,7 @@
 pub mod attend;
 pub mod dense;
 pub mod lookup;
+pub mod replay;
 pub mod select;
 pub mod swap;
 

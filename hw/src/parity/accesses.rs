@@ -9,24 +9,34 @@ use rand_pcg::Pcg64Mcg;
 
 /// One engine step of all streams, laid out as the device takes it.
 pub(super) struct StepAccesses {
-    streams: usize,
+    /// Streams of one layer, and head groups: a layer's streams lie together, those of a seat within them.
+    per_layer: usize,
+    heads: usize,
     k: usize,
     near_stride: usize,
     pub(super) ids: Vec<u32>,
     pub(super) blocks: Vec<BlockId>,
     pub(super) counts: Vec<u32>,
+    pub(super) scores: Vec<u16>,
     pub(super) near: Vec<BlockId>,
     pub(super) near_counts: Vec<u32>,
     pub(super) grown: Vec<BlockId>,
     pub(super) newest: Vec<bool>,
 }
 
+impl StepAccesses {
+    /// Place of a seat's stream.
+    pub(super) fn place(&self, seat: usize, stream: usize) -> usize {
+        stream / self.heads * self.per_layer + seat * self.heads + stream % self.heads
+    }
+}
+
 impl SelectionSource for StepAccesses {
     fn selection(&self, participant: usize, stream: usize) -> Selection<'_> {
-        let at = participant * self.streams + stream;
+        let at = self.place(participant, stream);
         Selection {
             blocks: &self.blocks[at * self.k..][..self.counts[at] as usize],
-            scores: &[],
+            scores: &self.scores[at * self.k..][..self.counts[at] as usize],
             near: &self.near[at * self.near_stride..][..self.near_counts[at] as usize],
             newest: self.newest[at],
             grown: Some(self.grown[at]).filter(|&block| block != BlockId::NONE),
@@ -59,12 +69,14 @@ impl Accesses {
         let shape = scenario.buffers();
         let n = shape.streams as usize;
         let now = StepAccesses {
-            streams: scenario.streams() as usize,
+            per_layer: (scenario.seats * scenario.head_groups) as usize,
+            heads: scenario.head_groups as usize,
             k: shape.k as usize,
             near_stride: shape.near as usize,
             ids: (0..shape.streams).collect(),
             blocks: vec![BlockId::NONE; n * shape.k as usize],
             counts: vec![0; n],
+            scores: vec![0; n * shape.k as usize],
             near: vec![BlockId::NONE; n * shape.near as usize],
             near_counts: vec![0; n],
             grown: vec![BlockId::NONE; n],
@@ -101,6 +113,11 @@ impl Accesses {
         moved
     }
 
+    /// Place of a seat's stream.
+    pub(super) fn place(&self, seat: usize, stream: usize) -> usize {
+        self.now.place(seat, stream)
+    }
+
     /// The next step of every seat.
     pub(super) fn step(&mut self) -> &StepAccesses {
         self.stamp += 1;
@@ -110,7 +127,7 @@ impl Accesses {
             seated.entries += 1;
             let grown = seated.entries == self.scenario.entries;
             for stream in 0..streams {
-                let at = seat * streams + stream;
+                let at = self.now.place(seat, stream);
                 let newest = BlockId(seated.full);
                 self.now.grown[at] = if grown { newest } else { BlockId::NONE };
                 self.now.newest[at] = self.rng.random_bool(0.8);
@@ -118,11 +135,12 @@ impl Accesses {
                 let chosen = &seated.selections[stream];
                 self.now.counts[at] = crate::ops::count32(chosen.len());
                 self.now.blocks[at * self.now.k..][..chosen.len()].copy_from_slice(chosen);
-                if self.scenario.prefetch > 0 {
-                    let list = &mut self.now.near[at * self.now.near_stride..][..self.now.near_stride];
-                    self.now.near_counts[at] =
-                        near_misses(&mut self.rng, self.stamp, &mut seated.chosen[stream], seated.full, list);
+                for score in &mut self.now.scores[at * self.now.k..][..chosen.len()] {
+                    *score = self.rng.random();
                 }
+                let list = &mut self.now.near[at * self.now.near_stride..][..self.now.near_stride];
+                self.now.near_counts[at] =
+                    near_misses(&mut self.rng, self.stamp, &mut seated.chosen[stream], seated.full, list);
             }
             if grown {
                 seated.entries = 0;

@@ -1,9 +1,61 @@
-//! The decision log of the device: its decisions as records, hashed as the decision plane documents it.
+//! The decision log of a device: its decisions as records, hashed as the decision plane documents it.
 
+use kvtier_policies::{Fill, StreamPlan};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+/// The record of one stream's step: step, newest, slots, then loads, prefetches and growth.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    words: Vec<u32>,
+}
+
+impl Record {
+    /// The record of a plan.
+    pub(crate) fn of_plan(&mut self, step: u32, plan: &StreamPlan) {
+        self.begin(step, plan.newest, plan.slots.len());
+        self.words.extend(plan.slots.iter().map(|slot| slot.0));
+        for fills in [&plan.loads[..], &plan.prefetches[..], plan.growth.as_slice()] {
+            self.words.push(crate::ops::count32(fills.len()));
+            let words = |fill: &Fill| [fill.block.0, fill.slot.0, fill.victim.0, fill.source as u32];
+            self.words.extend(fills.iter().flat_map(words));
+        }
+    }
+
+    /// The record of what a device decided.
+    pub(crate) fn of_device(
+        &mut self,
+        step: u32,
+        newest: bool,
+        slots: &[u32],
+        fills: &[[u32; 4]],
+        counts: [u32; 4],
+    ) {
+        self.begin(step, newest, slots.len());
+        self.words.extend_from_slice(slots);
+        let mut rest = fills;
+        for &n in &counts[..3] {
+            // Counts come from the device: a wrong one must show as a difference, not as a panic.
+            let (these, others) = rest.split_at((n as usize).min(rest.len()));
+            self.words.push(n);
+            self.words.extend(these.iter().flatten());
+            rest = others;
+        }
+    }
+
+    fn begin(&mut self, step: u32, newest: bool, slots: usize) {
+        self.words.clear();
+        self.words.extend([step, u32::from(newest), crate::ops::count32(slots)]);
+    }
+
+    /// The stream's hash after this record, given the one before.
+    pub(crate) fn hash(&self, before: u64) -> u64 {
+        // Little-endian, as the record is defined and as every host of a CUDA device is.
+        xxh3_64_with_seed(bytemuck::cast_slice(&self.words), before)
+    }
+}
+
 /// Hashes of every request, from its streams' records.
-pub(super) struct Log {
+pub(crate) struct Log {
     streams: usize,
     /// Per seat: the admission number of its request, and its streams' hashes.
     seats: Vec<(usize, Vec<u64>)>,
@@ -11,11 +63,11 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(streams: usize) -> Log {
+    pub(crate) fn new(streams: usize) -> Log {
         Log { streams, seats: Vec::new(), requests: Vec::new() }
     }
 
-    pub(super) fn join(&mut self, seat: u32) {
+    pub(crate) fn join(&mut self, seat: u32) {
         let seat = seat as usize;
         if self.seats.len() <= seat {
             self.seats.resize(seat + 1, (0, Vec::new()));
@@ -24,23 +76,22 @@ impl Log {
         self.requests.push(0);
     }
 
-    pub(super) fn leave(&mut self, seat: u32) {
+    pub(crate) fn leave(&mut self, seat: u32) {
         let (ordinal, streams) = &self.seats[seat as usize];
         self.requests[*ordinal] = combine(streams);
     }
 
-    pub(super) fn append(&mut self, seat: usize, stream: usize, record: &[u32]) {
+    pub(crate) fn append(&mut self, seat: usize, stream: usize, record: &Record) {
         let hash = &mut self.seats[seat].1[stream];
-        let bytes: Vec<u8> = record.iter().flat_map(|word| word.to_le_bytes()).collect();
-        *hash = xxh3_64_with_seed(&bytes, *hash);
+        *hash = record.hash(*hash);
     }
 
-    /// The run's hash, without warm pages.
-    pub(super) fn finish(mut self) -> u64 {
+    /// The run's hash, given that of the warm pages, zero without them.
+    pub(crate) fn finish(mut self, warm: u64) -> u64 {
         for (ordinal, streams) in &self.seats {
             self.requests[*ordinal] = combine(streams);
         }
-        self.requests.push(0);
+        self.requests.push(warm);
         combine(&self.requests)
     }
 }
@@ -48,26 +99,4 @@ impl Log {
 fn combine(hashes: &[u64]) -> u64 {
     let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
     xxh3_64(&bytes)
-}
-
-/// The record of one stream's step: step, newest, slots, then loads, prefetches and growth.
-pub(super) fn stream_record(
-    words: &mut Vec<u32>,
-    step: u32,
-    newest: bool,
-    slots: &[u32],
-    fills: &[[u32; 4]],
-    counts: [u32; 4],
-) {
-    words.clear();
-    words.extend([step, u32::from(newest), crate::ops::count32(slots.len())]);
-    words.extend_from_slice(slots);
-    let mut rest = fills;
-    for &n in &counts[..3] {
-        // Counts come from the device: a wrong one must show as a difference, not as a panic.
-        let (these, others) = rest.split_at((n as usize).min(rest.len()));
-        words.push(n);
-        words.extend(these.iter().flatten());
-        rest = others;
-    }
 }

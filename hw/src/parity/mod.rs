@@ -1,16 +1,21 @@
 //! Parity: the device and the decision plane decide the same steps, and every slot, victim and order is compared.
 
 mod accesses;
-mod log;
+pub(crate) mod log;
+pub mod recorded;
+mod warm;
 
 use crate::ops::lookup::{Buffers, Decided, Lookup, Policy, Residencies, Selected};
-use crate::{Device, HwError, Stream};
+use crate::{Device, DeviceBuffer, HwError, Stream};
 use accesses::{Accesses, StepAccesses};
 use kvtier_policies::allocation::Allocation;
-use kvtier_policies::{Admission, DecisionPlane, PlaneConfig, Start, StreamPlan, eviction, prefetch};
+use kvtier_policies::{
+    Admission, DecisionPlane, PlaneConfig, Start, StepPlan, StreamPlan, eviction, prefetch,
+};
 use kvtier_units::{BlockId, Seed};
-use log::{Log, stream_record};
+use log::{Log, Record};
 use serde::Serialize;
+use warm::{Tables, Warm};
 
 /// What to run on both planes.
 #[derive(Clone, Debug, Serialize)]
@@ -39,6 +44,8 @@ pub struct Scenario {
     pub prefetch: u32,
     /// Whether requests were prefilled on this device.
     pub recent: bool,
+    /// Frames of the warm pages, which the host manages and the device looks blocks up in; zero for none.
+    pub warm_frames: usize,
     /// Engine steps.
     pub steps: u32,
     /// Seed of the accesses.
@@ -60,6 +67,8 @@ pub struct Agreement {
     pub evictions: u64,
     /// Blocks prefetched.
     pub prefetches: u64,
+    /// Blocks found among the warm pages.
+    pub warm_hits: u64,
     /// Blocks that grew into a buffer.
     pub grown: u64,
     /// Requests that ended.
@@ -95,7 +104,7 @@ impl Scenario {
             slots: self.slots,
             blocks: self.max_blocks(),
             k: self.k,
-            near: if self.prefetch > 0 { self.k } else { 1 },
+            near: self.k,
             budget: self.prefetch,
         }
     }
@@ -111,7 +120,7 @@ impl Scenario {
             k: self.k,
             prefetch: *prefetch::find(prefetcher).expect("a registered prefetcher"),
             prefetch_budget: self.prefetch,
-            warm_frames: 0,
+            warm_frames: self.warm_frames,
             admission: Default::default(),
             home_capacity: u64::MAX,
             tiers: Default::default(),
@@ -142,38 +151,97 @@ pub fn run(
     policy: Policy,
     scenario: &Scenario,
 ) -> Result<Agreement, HwError> {
-    let stream = Stream::new(device)?;
-    let shape = scenario.buffers();
-    let n = shape.streams as usize;
-    let mut state = Residencies::new(device, policy, shape)?;
-    let mut selected = Selected::new(device, shape, n)?;
-    let decided = Decided::new(device, shape, n)?;
-    let mut plane = scenario.plane(policy.name());
-    let mut accesses = Accesses::new(scenario);
-    let mut log = Log::new(scenario.streams() as usize);
+    let mut twins = Twins::new(device, policy, scenario)?;
     let seats: Vec<u32> = (0..scenario.seats).collect();
-    let mut result = Agreement {
-        scenario: scenario.clone(),
-        policy: policy.name().to_owned(),
-        accesses: 0,
-        misses: 0,
-        evictions: 0,
-        prefetches: 0,
-        grown: 0,
-        ended: 0,
-        mismatches: 0,
-        host_hash: String::new(),
-        device_hash: String::new(),
-    };
-    let mut words = Vec::new();
     for step in 0..scenario.steps {
-        let moved = accesses.change_seats(step);
+        let moved = twins.accesses.change_seats(step);
+        twins.seat(lookup, &moved, step)?;
+        let now = twins.accesses.step();
+        submit(&mut twins.selected, now)?;
+        let plan = twins.plane.step(&seats, now);
+        let decided = match &mut twins.warm {
+            None => {
+                lookup.step(&twins.stream, &twins.state, &twins.selected, &twins.decided)?;
+                Fills::read(&twins.decided)?
+            }
+            Some(warm) => {
+                let tables = Tables { scenario, state: &mut twins.state, warm };
+                tables.step(lookup, (&twins.stream, &twins.selected, &twins.decided), step)?
+            }
+        };
+        compare(&mut twins.log, &mut twins.result, scenario, (step, now), plan, &decided);
+    }
+    let mut result = twins.result;
+    result.host_hash = format!("{:016x}", twins.plane.decision_hash());
+    let pool = twins.warm.as_ref().map_or(0, |warm| warm.pool.hash());
+    result.device_hash = format!("{:016x}", twins.log.finish(pool));
+    Ok(result)
+}
+
+/// The same run on both planes.
+struct Twins<'a> {
+    scenario: &'a Scenario,
+    stream: Stream,
+    state: Residencies,
+    selected: Selected,
+    decided: Decided,
+    plane: DecisionPlane,
+    accesses: Accesses,
+    log: Log,
+    warm: Option<Warm>,
+    result: Agreement,
+}
+
+impl Twins<'_> {
+    fn new<'a>(device: &Device, policy: Policy, scenario: &'a Scenario) -> Result<Twins<'a>, HwError> {
+        let shape = scenario.buffers();
+        let n = shape.streams as usize;
+        let mut state = Residencies::new(device, policy, shape)?;
+        let warm = (scenario.warm_frames > 0).then(|| Warm::new(scenario));
+        if warm.is_some() {
+            state.add_warm(device)?;
+        }
+        let mut selected = Selected::new(device, shape, n)?;
+        if policy.reads_scores() {
+            selected.scores = Some(DeviceBuffer::filled(device, n * shape.k as usize, 0)?);
+        }
+        let result = Agreement {
+            scenario: scenario.clone(),
+            policy: policy.name().to_owned(),
+            accesses: 0,
+            misses: 0,
+            evictions: 0,
+            prefetches: 0,
+            warm_hits: 0,
+            grown: 0,
+            ended: 0,
+            mismatches: 0,
+            host_hash: String::new(),
+            device_hash: String::new(),
+        };
+        Ok(Twins {
+            scenario,
+            stream: Stream::new(device)?,
+            state,
+            selected,
+            decided: Decided::new(device, shape, n)?,
+            plane: scenario.plane(policy.name()),
+            accesses: Accesses::new(scenario),
+            log: Log::new(scenario.streams() as usize),
+            warm,
+            result,
+        })
+    }
+
+    /// Ends the requests whose seats were refilled before this step and starts the new ones.
+    fn seat(&mut self, lookup: &Lookup, moved: &[(u32, u32)], step: u32) -> Result<(), HwError> {
+        let scenario = self.scenario;
         let mut starts = Vec::new();
-        for &(seat, full) in &moved {
+        for &(seat, full) in moved {
             if step > 0 {
-                plane.release(seat);
-                log.leave(seat);
-                result.ended += 1;
+                self.plane.release(seat);
+                self.log.leave(seat);
+                self.result.ended += 1;
             }
             let admission = Admission {
                 seat,
@@ -182,39 +250,69 @@ pub fn run(
                 prefix: None,
                 first_use: &|_, _| u32::MAX,
             };
-            plane.admit(&admission).expect("the home pool is boundless");
-            log.join(seat);
+            self.plane.admit(&admission).expect("the home pool is boundless");
+            self.log.join(seat);
+            if let Some(warm) = &mut self.warm {
+                warm.seat(seat as usize, scenario);
+            }
             let (first, count) = scenario.start(full);
-            starts.extend((0..scenario.streams()).map(|s| (seat * scenario.streams() + s, first, count)));
+            let place = |stream| crate::ops::count32(self.accesses.place(seat as usize, stream as usize));
+            starts.extend((0..scenario.streams()).map(|stream| (place(stream), first, count)));
         }
-        lookup.open(&stream, &mut state, &starts)?;
-        let now = accesses.step();
-        submit(&mut selected, now)?;
-        lookup.step(&stream, &state, &selected, &decided)?;
-        let plan = plane.step(&seats, now);
-        stream.synchronize()?;
-        let (slots, fills, counts) = (decided.slots.read()?, decided.fills.read()?, decided.counts.read()?);
-        for at in 0..n {
-            let (seat, s) = (at / scenario.streams() as usize, at % scenario.streams() as usize);
-            let (layer, head) = (s / scenario.head_groups as usize, s % scenario.head_groups as usize);
-            let host = &plan.layers[layer].streams[seat * scenario.head_groups as usize + head];
-            let slots = &slots[at * shape.k as usize..][..now.counts[at] as usize];
-            let fills = &fills[at * shape.fills_per_stream() as usize..];
-            stream_record(&mut words, step, now.newest[at], slots, fills, counts[at]);
-            log.append(seat, s, &words);
-            result.mismatches += u64::from(!agrees(host, &words, step));
-            count(&mut result, host);
+        lookup.open(&self.stream, &mut self.state, &starts)
+    }
+}
+
+/// What a device decided in one step.
+struct Fills {
+    slots: Vec<u32>,
+    fills: Vec<[u32; 4]>,
+    counts: Vec<[u32; 4]>,
+}
+
+impl Fills {
+    fn read(decided: &Decided) -> Result<Fills, HwError> {
+        Ok(Fills {
+            slots: decided.slots.read()?,
+            fills: decided.fills.read()?,
+            counts: decided.counts.read()?,
+        })
+    }
+}
+
+/// Compares the device's decisions with the plan, stream by stream, and logs them.
+fn compare(
+    log: &mut Log,
+    result: &mut Agreement,
+    scenario: &Scenario,
+    (step, now): (u32, &StepAccesses),
+    plan: &StepPlan,
+    decided: &Fills,
+) {
+    let (shape, heads) = (scenario.buffers(), scenario.head_groups as usize);
+    let (mut ours, mut theirs) = (Record::default(), Record::default());
+    for seat in 0..scenario.seats as usize {
+        for stream in 0..scenario.streams() as usize {
+            let at = now.place(seat, stream);
+            let host = &plan.layers[stream / heads].streams[seat * heads + stream % heads];
+            let slots = &decided.slots[at * shape.k as usize..][..now.counts[at] as usize];
+            let fills = &decided.fills[at * shape.fills_per_stream() as usize..];
+            theirs.of_device(step, now.newest[at], slots, fills, decided.counts[at]);
+            log.append(seat, stream, &theirs);
+            ours.of_plan(step, host);
+            result.mismatches += u64::from(ours != theirs);
+            count(result, host);
         }
     }
-    result.host_hash = format!("{:016x}", plane.decision_hash());
-    result.device_hash = format!("{:016x}", log.finish());
-    Ok(result)
 }
 
 fn submit(selected: &mut Selected, now: &StepAccesses) -> Result<(), HwError> {
     selected.ids.write(&now.ids)?;
     selected.blocks.write(as_integers(&now.blocks))?;
     selected.counts.write(&now.counts)?;
+    if let Some(scores) = &mut selected.scores {
+        scores.write(&now.scores.iter().map(|&score| score.into()).collect::<Vec<u32>>())?;
+    }
     selected.near.write(as_integers(&now.near))?;
     selected.near_counts.write(&now.near_counts)?;
     selected.grown.write(as_integers(&now.grown))
@@ -226,33 +324,17 @@ fn as_integers(blocks: &[BlockId]) -> &[u32] {
     unsafe { std::slice::from_raw_parts(blocks.as_ptr().cast(), blocks.len()) }
 }
 
-/// Whether the plan of the decision plane gives the very record that the device's decisions gave.
-fn agrees(host: &StreamPlan, device: &[u32], step: u32) -> bool {
-    let mut words = Vec::with_capacity(device.len());
-    let fills = |words: &mut Vec<u32>, fills: &[kvtier_policies::Fill]| {
-        words.push(crate::ops::count32(fills.len()));
-        for fill in fills {
-            words.extend([fill.block.0, fill.slot.0, fill.victim.0, fill.source as u32]);
-        }
-    };
-    words.extend([step, u32::from(host.newest), crate::ops::count32(host.slots.len())]);
-    words.extend(host.slots.iter().map(|slot| slot.0));
-    fills(&mut words, &host.loads);
-    fills(&mut words, &host.prefetches);
-    fills(&mut words, host.growth.as_slice());
-    words == device
-}
-
 fn count(result: &mut Agreement, host: &StreamPlan) {
     result.accesses += host.counts.accesses;
     result.misses += host.counts.misses;
     result.evictions += host.counts.evictions;
     result.prefetches += host.counts.prefetches;
+    result.warm_hits += host.counts.warm_hits;
     result.grown += u64::from(host.growth.is_some());
 }
 
-/// The scenarios of a full parity run: over 50 million accesses, three shapes of access, three buffer sizes each, with
-/// and without prefetch, streams that grow and requests that end midway.
+/// The scenarios of a full parity run: three shapes of access, three buffer sizes each, with and without prefetch, warm
+/// pages, streams that grow and requests that end midway; over 20 million accesses per policy.
 pub fn scenarios() -> Vec<Scenario> {
     let base = Scenario {
         name: String::new(),
@@ -263,11 +345,12 @@ pub fn scenarios() -> Vec<Scenario> {
         k: 32,
         entries: 16,
         prompt_blocks: (60, 480),
-        steps_per_request: (20, 256),
+        steps_per_request: (10, 90),
         churn: 50,
         prefetch: 0,
         recent: false,
-        steps: 200,
+        warm_frames: 0,
+        steps: 100,
         seed: 21,
     };
     let pages = base.clone();
@@ -279,7 +362,7 @@ pub fn scenarios() -> Vec<Scenario> {
         entries: 1,
         prompt_blocks: (3000, 40_000),
         churn: 60,
-        steps: 60,
+        steps: 24,
         ..base.clone()
     };
     let long = Scenario {
@@ -289,17 +372,27 @@ pub fn scenarios() -> Vec<Scenario> {
         k: 128,
         prompt_blocks: (200, 8000),
         churn: 40,
-        steps: 150,
+        steps: 50,
         ..base
     };
     let mut all = Vec::new();
-    for (kind, shape) in [("pages", pages), ("tokens", tokens), ("long", long)] {
+    for (kind, shape) in [("pages", &pages), ("tokens", &tokens), ("long", &long)] {
         for (times, slots) in [("1.25", shape.k * 5 / 4), ("2", shape.k * 2), ("4", shape.k * 4)] {
             for (prefetch, recent) in [(0, false), (shape.k / 8, true)] {
                 let name = format!("{kind}, {times} k slots, prefetch {prefetch}");
                 let seed = all.len() as u64 + 100;
                 all.push(Scenario { name, slots, prefetch, recent, seed, ..shape.clone() });
             }
+        }
+    }
+    for (kind, shape) in [("pages", &pages), ("long", &long)] {
+        for prefetch in [0, shape.k / 8] {
+            let name = format!("{kind}, 2 k slots, warm pages, prefetch {prefetch}");
+            let (slots, seed) = (shape.k * 2, all.len() as u64 + 100);
+            // Half of what the buffers hold.
+            let warm_frames = (shape.seats * shape.layers * shape.head_groups * shape.k) as usize;
+            let steps = shape.steps / 2;
+            all.push(Scenario { name, slots, prefetch, warm_frames, steps, seed, ..shape.clone() });
         }
     }
     all

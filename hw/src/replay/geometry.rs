@@ -1,0 +1,378 @@
+//! What a replay needs of a device, worked out and checked before anything is allocated: streams, block layout, the
+//! attention kernel that fits the model, and bytes.
+
+use super::{Managed, ReplayError};
+use crate::HwError;
+use crate::ops::attend::{Gqa, HEAD_DIM, LATENT_DIM, Mla};
+use crate::ops::count32;
+use crate::ops::lookup::{Buffers, Policy};
+use crate::ops::replay::{Cells, Sizes};
+use kvtier_sim::kernels::KernelCosts;
+use kvtier_sim::model::{Attention, Model};
+use kvtier_sim::setup::Blueprint;
+use kvtier_sim::{SimError, Single};
+use kvtier_traces::Newest;
+
+/// Script and log of one chunk of steps, at most; and the steps of one.
+const CHUNK_BYTES: u64 = 512 << 20;
+const CHUNK_STEPS: u64 = 64;
+/// Weights and index keys that are streamed, at most: beyond the L2 they are read from memory whatever they are.
+const POOL_BYTES: u64 = 3 << 30;
+
+/// How the operations of a layer are ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Serial,
+    HitFirst,
+}
+
+/// The kernel that attends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Gqa(Gqa),
+    Mla(Mla),
+    /// None has the shape: one that reads the same bytes stands in.
+    Read,
+}
+
+/// One layer of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LayerBytes {
+    /// Its number among the layers that select.
+    pub(super) sparse: Option<u32>,
+    /// Weights that it streams, in words of 16 bytes.
+    pub(super) weights: u64,
+}
+
+/// Everything a replay is sized by.
+#[derive(Clone, Debug)]
+pub(super) struct Geometry {
+    pub(super) seats: u32,
+    pub(super) layers: u32,
+    pub(super) heads: u32,
+    pub(super) sizes: Sizes,
+    pub(super) cells: Cells,
+    pub(super) shape: Shape,
+    pub(super) order: Order,
+    pub(super) sorted: bool,
+    /// The device's own policy, where it decides.
+    pub(super) policy: Option<Policy>,
+    pub(super) budget: u32,
+    /// Whether look-up reads near misses.
+    pub(super) reads_near: bool,
+    /// Entries between two streams' readings.
+    pub(super) stride: u32,
+    pub(super) model: Vec<LayerBytes>,
+    pub(super) head_words: u64,
+    /// Words of weights and keys to stream.
+    pub(super) pool_words: u64,
+    /// Steps of a chunk.
+    pub(super) chunk: u32,
+}
+
+fn refuse(field: &str, message: impl Into<String>) -> ReplayError {
+    ReplayError::Setup(SimError::field(field, message))
+}
+
+impl Geometry {
+    /// The geometry of a point, decided by whom `managed` says; `bare` leaves out the weights.
+    ///
+    /// # Errors
+    /// If the point asks for something that has no counterpart on a device.
+    pub(super) fn new(single: &Single, managed: Managed, bare: bool) -> Result<Geometry, ReplayError> {
+        let (blueprint, run) = (&single.blueprint, &single.run);
+        let order = check(single)?;
+        let attention = &blueprint.model.attention;
+        let prefetches = blueprint.prefetch.build().is_some();
+        let budget = if prefetches { run.plane.prefetch_budget } else { 0 };
+        let policy = choose(blueprint, managed)?;
+        let recording = &single.recording;
+        let reads_near = policy.is_some() && (prefetches || blueprint.eviction.reads_near);
+        let seats = run.schedule.seats();
+        let last = |&request: &u32| {
+            recording.blocks_at(request as usize, recording.steps(request as usize).saturating_sub(1))
+        };
+        let blocks = blueprint.requests.iter().map(last).max().unwrap_or(0) + 1;
+        let sizes = Sizes {
+            streams: seats * attention.head_groups,
+            k: run.plane.k,
+            near: if reads_near { blueprint.recorded_near.max(1) } else { 1 },
+            fills: run.plane.k + budget + 1,
+            slots: run.slots,
+            blocks,
+        };
+        let costs = KernelCosts::new(&blueprint.machine, &blueprint.model);
+        let mut sparse = 0..;
+        let model = blueprint.model.layers.iter().map(|layer| LayerBytes {
+            sparse: if layer.sparse { sparse.next() } else { None },
+            weights: if bare { 0 } else { costs.dense_bytes(layer, seats).0 / 16 },
+        });
+        let model: Vec<LayerBytes> = model.collect();
+        let mut geometry = Geometry {
+            seats,
+            layers: count32(run.map.layers()),
+            heads: attention.head_groups,
+            sizes,
+            cells: cells(attention)?,
+            shape: shape(attention),
+            order,
+            sorted: blueprint.config.time.sorted,
+            policy,
+            budget,
+            reads_near,
+            // Attention looks up to 64 entries ahead.
+            stride: (run.plane.k + 1).next_multiple_of(64) + 64,
+            model,
+            head_words: if bare { 0 } else { blueprint.model.head_weights.0 / 16 },
+            pool_words: 0,
+            chunk: 0,
+        };
+        geometry.pool_words = geometry.pool(&blueprint.model);
+        let step = geometry.step_words() * 4 + geometry.log_words() * 4;
+        geometry.chunk = count32(usize::try_from((CHUNK_BYTES / step).clamp(1, CHUNK_STEPS)).unwrap_or(1));
+        Ok(geometry)
+    }
+
+    /// Streams of all layers.
+    pub(super) fn all(&self) -> u32 {
+        self.layers * self.sizes.streams
+    }
+
+    /// Number of a seat's stream: layers outermost, so that a layer's streams lie together.
+    pub(super) fn stream(&self, seat: u32, layer: u32, head: u32) -> u32 {
+        layer * self.sizes.streams + seat * self.heads + head
+    }
+
+    pub(super) fn block_bytes(&self) -> u64 {
+        u64::from(self.cells.words) * 16
+    }
+
+    /// Words of 32 bits that one step of the script takes.
+    pub(super) fn step_words(&self) -> u64 {
+        let z = &self.sizes;
+        let plan = if self.policy.is_some() { 0 } else { z.k + 4 + 4 * z.fills };
+        let scores = if self.reads_scores() { z.k } else { 0 };
+        let lists = u64::from(self.all()) * u64::from(8 + z.k + z.near + plan + scores);
+        (lists + self.model.len() as u64).next_multiple_of(4) + 16
+    }
+
+    /// Whether look-up reads scores.
+    pub(super) fn reads_scores(&self) -> bool {
+        self.policy.is_some_and(Policy::reads_scores)
+    }
+
+    /// Words that one step of the log takes.
+    pub(super) fn log_words(&self) -> u64 {
+        u64::from(self.all()) * u64::from(4 + self.sizes.k + 4 * self.sizes.fills)
+    }
+
+    /// Query heads and width of a result.
+    pub(super) fn result(&self) -> (usize, usize) {
+        match self.shape {
+            Shape::Gqa(gqa) => (gqa.group as usize, HEAD_DIM),
+            Shape::Mla(mla) => (mla.heads as usize, LATENT_DIM),
+            Shape::Read => (1, 1),
+        }
+    }
+
+    pub(super) fn buffers(&self) -> Buffers {
+        let z = &self.sizes;
+        Buffers {
+            streams: self.all(),
+            slots: z.slots,
+            blocks: z.blocks,
+            k: z.k,
+            near: z.near,
+            budget: self.budget,
+        }
+    }
+
+    /// Bytes of pinned host memory: every block of every seat's longest context.
+    pub(super) fn home_bytes(&self) -> u64 {
+        u64::from(self.all()) * u64::from(self.sizes.blocks) * self.block_bytes()
+    }
+
+    /// Bytes of frames: slots and a reserved one per stream.
+    pub(super) fn frame_bytes(&self) -> u64 {
+        u64::from(self.all()) * u64::from(self.sizes.slots + 1) * self.block_bytes()
+    }
+
+    /// Bytes of device memory, to within a few MiB.
+    pub(super) fn device_bytes(&self) -> u64 {
+        let z = &self.sizes;
+        let (heads, width) = self.result();
+        let tables = z.blocks + 5 * z.slots + z.k + z.near + 16 + 2 * z.k + 4 * z.fills + 8;
+        let results = u64::from(self.all() + z.streams) * (heads * width * 2 + heads * 4) as u64;
+        let never_moved = u64::from(z.streams) * u64::from(self.stride) * self.block_bytes();
+        let chunk = u64::from(self.chunk) * (self.step_words() + self.log_words()) * 4;
+        let tables = u64::from(self.all()) * u64::from(tables) * 4;
+        self.frame_bytes() + tables + results + never_moved + chunk + self.pool_words * 16
+    }
+
+    /// Whether all of it fits the free memory of a device.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub(super) fn check_device(&self, free: usize, total: usize) -> Result<(), HwError> {
+        let asked = usize::try_from(self.device_bytes()).unwrap_or(usize::MAX);
+        if asked > free {
+            return Err(HwError::OutOfDeviceMemory { asked, free, total });
+        }
+        Ok(())
+    }
+
+    /// The most that one step streams of weights, or one layer of keys, within bounds.
+    fn pool(&self, model: &Model) -> u64 {
+        let layers = || self.model.iter().map(|layer| layer.weights);
+        let widest = layers().chain([self.head_words]).max().unwrap_or(0);
+        let sum = layers().sum::<u64>() + self.head_words;
+        let blocks = u64::from(self.sizes.streams) * u64::from(self.sizes.blocks);
+        let keys = blocks * model.attention.index_bytes_per_block.0.div_ceil(16);
+        (sum.min(POOL_BYTES / 16)).max(widest).max(keys).max(1 << 20)
+    }
+}
+
+/// What has no counterpart on a device is refused, with the field to change.
+fn check(single: &Single) -> Result<Order, ReplayError> {
+    let (blueprint, run) = (&single.blueprint, &single.run);
+    let time = &blueprint.config.time;
+    let order = match time.overlap.as_str() {
+        "serial" => Order::Serial,
+        "hit-first" => Order::HitFirst,
+        other => {
+            let message =
+                format!("`{other}` does not run on a device yet; choose \"serial\" or \"hit-first\"");
+            return Err(refuse("time.overlap", message));
+        }
+    };
+    if time.transfer != "gather" {
+        let message = format!("`{}` does not run on a device yet; choose \"gather\"", time.transfer);
+        return Err(refuse("time.transfer", message));
+    }
+    if time.launch != "graph" {
+        return Err(refuse("time.launch", "a device replays one graph per step; choose \"graph\""));
+    }
+    if run.plane.warm_frames > 0 {
+        return Err(refuse("warm.size", "warm pages do not run on a device yet; set it to \"0 B\""));
+    }
+    if blueprint.view.newest == Newest::Ordinary {
+        return Err(refuse("selection.newest", "a device keeps the newest block apart; choose \"reserved\""));
+    }
+    let seats: Vec<u32> = (0..run.schedule.seats()).collect();
+    let whole =
+        |step: &kvtier_policies::StepSchedule| step.run.iter().map(|run| run.seat).eq(seats.iter().copied());
+    if !run.schedule.steps.iter().all(whole) || run.plane.slots.iter().any(|&slots| slots != run.slots) {
+        return Err(refuse("batch", "a device replays full batches with one buffer size for all layers"));
+    }
+    Ok(order)
+}
+
+/// The policy that decides on the device, if it does.
+fn choose(blueprint: &Blueprint, managed: Managed) -> Result<Option<Policy>, ReplayError> {
+    let known = Policy::ALL.into_iter().find(|policy| policy.name() == blueprint.eviction.name);
+    let prefetch = matches!(blueprint.prefetch.name, "none" | "next-ranked");
+    let own = known.filter(|_| prefetch && blueprint.config.hot.params.is_empty());
+    match managed {
+        Managed::Host => Ok(None),
+        Managed::Either => Ok(own),
+        Managed::Device if own.is_some() => Ok(own),
+        Managed::Device => {
+            let names: Vec<&str> = Policy::ALL.iter().map(|policy| policy.name()).collect();
+            let message = format!(
+                "`{}` with prefetch `{}` is not decided on the device; policies that are, with their default \
+                 parameters and prefetch none or next-ranked: {}",
+                blueprint.eviction.name,
+                blueprint.prefetch.name,
+                names.join(", ")
+            );
+            Err(refuse("hot.policy", message))
+        }
+    }
+}
+
+fn cells(attention: &Attention) -> Result<Cells, ReplayError> {
+    let bytes = attention.block_bytes.0;
+    let page = attention.entries_per_block;
+    let halves = if page == 1 { 1 } else { 2 };
+    let parts = u64::from(halves * page) * 16;
+    if !bytes.is_multiple_of(parts) {
+        let message = format!("a block of {bytes} B does not divide into {page} entries of 16-byte words");
+        return Err(refuse("model", message));
+    }
+    let word = |bytes: u64| count32(usize::try_from(bytes / 16).unwrap_or(usize::MAX));
+    let row = word(bytes / u64::from(halves * page));
+    Ok(Cells { words: word(bytes), halves, page, row, fp8: u32::from(bytes == 656) })
+}
+
+fn shape(attention: &Attention) -> Shape {
+    let dims = (attention.key_dims, attention.value_dims);
+    let (page, group) = (attention.entries_per_block, attention.query_heads_per_group);
+    let gqa = Gqa { page, group };
+    let mla = Mla { heads: group, fp8: attention.block_bytes.0 == 656 };
+    if dims == (128, 128) && matches!(page, 16 | 64) && matches!(group, 4 | 8) {
+        if gqa.frame_bytes() as u64 == attention.block_bytes.0 {
+            return Shape::Gqa(gqa);
+        }
+    } else if dims == (576, 512)
+        && page == 1
+        && group.is_multiple_of(16)
+        && mla.row_bytes() as u64 == attention.block_bytes.0
+    {
+        return Shape::Mla(mla);
+    }
+    Shape::Read
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::testing::single;
+
+    fn geometry(model: &str, rest: &str, managed: Managed) -> Result<Geometry, String> {
+        Geometry::new(&single(model, rest), managed, false).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_kernel_follows_the_model() {
+        let shape = |model| geometry(model, "", Managed::Either).unwrap().shape;
+        assert_eq!(shape("llama-3.1-8b"), Shape::Gqa(Gqa { page: 16, group: 4 }));
+        assert_eq!(shape("smollm2-135m"), Shape::Read);
+        let llama = geometry("llama-3.1-8b", "", Managed::Either).unwrap();
+        assert_eq!((llama.cells.words, llama.cells.halves, llama.cells.row), (512, 2, 16));
+        assert_eq!((llama.layers, llama.heads, llama.sizes.streams), (32, 8, 16));
+        assert_eq!(llama.head_words * 16, 1_050_673_152);
+    }
+
+    #[test]
+    fn the_device_decides_what_it_knows_and_nothing_else() {
+        let policy = |rest, managed| geometry("llama-3.1-8b", rest, managed).map(|found| found.policy);
+        assert_eq!(policy("", Managed::Either), Ok(Some(Policy::Lru)));
+        assert_eq!(policy("", Managed::Host), Ok(None));
+        assert_eq!(policy("[hot]\npolicy = \"sieve\"\n", Managed::Either), Ok(None));
+        let error = policy("[hot]\npolicy = \"sieve\"\n", Managed::Device).unwrap_err();
+        assert!(error.starts_with("hot.policy: `sieve`") && error.contains("lru-step"), "{error}");
+    }
+
+    #[test]
+    fn what_has_no_counterpart_is_refused_by_its_field() {
+        for (rest, field) in [
+            ("[time]\noverlap = \"layer-ahead\"\n", "time.overlap: `layer-ahead`"),
+            ("[time]\ntransfer = \"copy-batch\"\n", "time.transfer: `copy-batch`"),
+            ("[time]\nlaunch = \"stream\"\n", "time.launch"),
+            ("[warm]\nsize = \"1 MiB\"\n", "warm.size"),
+            ("[selection]\nnewest = \"ordinary\"\n", "selection.newest"),
+        ] {
+            let error = geometry("llama-3.1-8b", rest, Managed::Either).unwrap_err();
+            assert!(error.starts_with(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_too_small_is_told_before_anything_is_allocated() {
+        let geometry = geometry("llama-3.1-8b", "", Managed::Either).unwrap();
+        let needed = usize::try_from(geometry.device_bytes()).unwrap();
+        assert!(geometry.check_device(needed, needed).is_ok());
+        let error = geometry.check_device(needed - 1, 1 << 40).unwrap_err().to_string();
+        assert!(error.contains("use fewer requests or smaller buffers"), "{error}");
+    }
+}

@@ -1,0 +1,159 @@
+//! Times of a pass: from what the device noted to where a step's time went, in the words of the simulator.
+
+use super::graph::StepGraph;
+use kvtier_policies::StepPlan;
+use kvtier_sim::attribution::{OpKind, Queue};
+use kvtier_sim::record::TimeTally;
+use kvtier_sim::work::StepWork;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One operation of one layer over the measured steps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OpTime {
+    /// Layer of the model; none for what lies outside the layers.
+    pub layer: Option<u32>,
+    /// What it does.
+    pub operation: &'static str,
+    /// `compute`, or a queue beside it.
+    pub queue: &'static str,
+    /// Median over the measured steps, ns.
+    pub median_ns: u64,
+    /// Fastest, ns.
+    pub min_ns: u64,
+    /// Slowest, ns.
+    pub max_ns: u64,
+    /// Sum, ns.
+    pub total_ns: u64,
+}
+
+/// What one pass took over its measured steps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Times {
+    /// Length of each measured step, admission included.
+    pub(super) steps: Vec<u64>,
+    admission: u64,
+    /// Per place of the marks, the length in each measured step.
+    ops: Vec<Vec<u64>>,
+    moved: TimeTally,
+}
+
+impl Times {
+    /// Adds a step's row of times.
+    pub(super) fn add(&mut self, graph: &StepGraph, row: &[u64], admission: u64) {
+        let span = |begin: u32, end: u32| row[end as usize].saturating_sub(row[begin as usize]);
+        self.steps.push(span(0, graph.last) + admission);
+        self.admission += admission;
+        self.ops.resize_with(graph.marks.len(), Vec::new);
+        for (mark, spans) in graph.marks.iter().zip(&mut self.ops) {
+            spans.push(span(mark.begin, mark.end));
+        }
+    }
+
+    /// Counts what a measured step moves; a device brings every prefetched block before the step that wants it.
+    pub(super) fn count(&mut self, plan: &StepPlan, work: &StepWork, block_bytes: u64) {
+        let moved = &mut self.moved;
+        moved.tokens += u64::from(work.requests);
+        moved.h2d_bytes += work.admission.blocks * block_bytes;
+        for (layer, plans) in work.layers.iter().zip(&plan.layers) {
+            moved.h2d_bytes += (layer.demand.blocks + layer.prefetch.blocks) * block_bytes;
+            moved.d2h_bytes += layer.written_back * block_bytes;
+            moved.covered += plans.streams.iter().map(|stream| stream.counts.prefetched).sum::<u64>();
+        }
+    }
+
+    /// Length of the measured window.
+    pub(super) fn total(&self) -> u64 {
+        self.steps.iter().sum()
+    }
+
+    /// Every operation, in the order of the step. `overhead` is what noting a time adds to a span.
+    pub(super) fn operations(&self, graph: &StepGraph, overhead: u64) -> Vec<OpTime> {
+        let shown = |(mark, spans): (&super::graph::Marked, &Vec<u64>)| {
+            let mut sorted: Vec<u64> = spans.iter().map(|ns| ns.saturating_sub(overhead)).collect();
+            sorted.sort_unstable();
+            OpTime {
+                layer: mark.layer,
+                operation: mark.kind.name(),
+                queue: match mark.queue {
+                    Queue::Compute => "compute",
+                    Queue::CopyIn => "copy in",
+                    Queue::CopyOut => "copy out",
+                },
+                median_ns: sorted.get(sorted.len() / 2).copied().unwrap_or(0),
+                min_ns: sorted.first().copied().unwrap_or(0),
+                max_ns: sorted.last().copied().unwrap_or(0),
+                total_ns: sorted.iter().sum(),
+            }
+        };
+        graph.marks.iter().zip(&self.ops).map(shown).collect()
+    }
+
+    /// The window of this pass, whose parts are those of a `traced` one: stalls are what stands in the compute queue to
+    /// move blocks, waiting is admission, and launches are within the operations.
+    pub(super) fn tally(&self, traced: &[OpTime]) -> TimeTally {
+        let stalls = [OpKind::Demand.name(), OpKind::Prefetch.name()];
+        let of = |op: &&OpTime| stalls.contains(&op.operation);
+        let sum =
+            |queue: &str| traced.iter().filter(of).filter(|op| op.queue == queue).map(|op| op.total_ns).sum();
+        let (stall, busy): (u64, u64) = (sum("compute"), sum("copy in"));
+        let total = self.total();
+        let wait_ns = self.admission.min(total);
+        let stall_ns = stall.min(total - wait_ns);
+        let mut sorted = self.steps.clone();
+        sorted.sort_unstable();
+        let percentile = |hundredths: usize| match sorted.len() {
+            0 => 0,
+            steps => sorted[(steps * hundredths).div_ceil(100).max(1) - 1],
+        };
+        TimeTally {
+            compute_ns: total - wait_ns - stall_ns,
+            stall_ns,
+            wait_ns,
+            total_ns: total,
+            step_p50_ns: percentile(50),
+            step_p90_ns: percentile(90),
+            step_p99_ns: percentile(99),
+            h2d_busy_ns: if busy > 0 { busy } else { stall },
+            ..self.moved
+        }
+    }
+}
+
+/// Sums of operations over all layers, by kind and queue, ns.
+pub(super) fn by_kind(operations: &[OpTime]) -> Vec<(String, u64)> {
+    let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+    for op in operations {
+        let name = match op.queue {
+            "compute" => op.operation.to_owned(),
+            queue => format!("{} ({queue})", op.operation),
+        };
+        *sums.entry(name).or_default() += op.total_ns;
+    }
+    sums.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(operation: OpKind, queue: &'static str, total_ns: u64) -> OpTime {
+        let operation = operation.name();
+        OpTime { layer: Some(0), operation, queue, median_ns: 0, min_ns: 0, max_ns: 0, total_ns }
+    }
+
+    #[test]
+    fn the_parts_of_a_window_add_up() {
+        let times = Times { steps: vec![70, 30, 50], admission: 20, ..Times::default() };
+        let traced = [
+            op(OpKind::Demand, "compute", 40),
+            op(OpKind::Attend, "compute", 60),
+            op(OpKind::Demand, "copy in", 9),
+        ];
+        let tally = times.tally(&traced);
+        assert_eq!((tally.compute_ns, tally.stall_ns, tally.wait_ns, tally.total_ns), (90, 40, 20, 150));
+        assert_eq!((tally.step_p50_ns, tally.step_p99_ns, tally.h2d_busy_ns), (50, 70, 9));
+        let sums = by_kind(&traced);
+        assert_eq!(sums[1], ("swap in".to_owned(), 40));
+    }
+}
