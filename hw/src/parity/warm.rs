@@ -232,7 +232,7 @@ mod tests {
                 }
             }
         }
-        assert!(warm_hits > 1000, "{warm_hits} warm hits");
+        assert!(warm_hits > 100, "{warm_hits} warm hits");
         assert_eq!(log.finish(warm.pool.hash()), plane.decision_hash());
     }
 }

@@ -255,6 +255,12 @@ fn check(single: &Single) -> Result<Order, ReplayError> {
     if run.plane.warm_frames > 0 {
         return Err(refuse("warm.size", "warm pages do not run on a device yet; set it to \"0 B\""));
     }
+    if run.plane.tiers.cxl > 0 || run.plane.tiers.nvme > 0 {
+        return Err(refuse(
+            "tiers",
+            "a device brings blocks from host memory alone; configure no tier below it",
+        ));
+    }
     if blueprint.view.newest == Newest::Ordinary {
         return Err(refuse("selection.newest", "a device keeps the newest block apart; choose \"reserved\""));
     }
