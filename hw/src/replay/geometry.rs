@@ -192,6 +192,11 @@ impl Geometry {
         u64::from(self.all()) * u64::from(self.sizes.blocks) * self.block_bytes()
     }
 
+    /// The same as the length of a buffer.
+    pub(super) fn home_bytes_on_host(&self) -> usize {
+        usize::try_from(self.home_bytes()).unwrap_or(usize::MAX)
+    }
+
     /// Bytes of frames: slots and a reserved one per stream.
     pub(super) fn frame_bytes(&self) -> u64 {
         u64::from(self.all()) * u64::from(self.sizes.slots + 1) * self.block_bytes()

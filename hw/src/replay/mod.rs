@@ -11,7 +11,7 @@ mod spans;
 #[cfg(test)]
 mod testing;
 
-use crate::{Device, DeviceInfo, HwError, Spread, Stream};
+use crate::{Device, DeviceInfo, HwError, PinnedBuffer, Spread, Stream};
 use geometry::Geometry;
 use graph::capture;
 use kvtier_sim::engine::Decisions;
@@ -119,8 +119,10 @@ pub fn run(device: &Device, single: &Single, options: &Options<'_>) -> Result<(P
     let geometry = Geometry::new(single, options.managed, false)?;
     let (free, total) = device.memory()?;
     geometry.check_device(free, total)?;
+    // Before anything slow: what cannot be pinned is found at once.
+    let mut home = Some(PinnedBuffer::new(device, geometry.home_bytes_on_host())?);
     let kernels = Kernels::load(device)?;
-    let mut rig = Rig::new(&kernels, geometry, &mut None)?;
+    let mut rig = Rig::new(&kernels, geometry, &mut home)?;
     let overhead = stamp_overhead(&rig)?;
     let (traced, plain) = (capture(&rig, true)?, capture(&rig, false)?);
     let audit = Audit::new(&rig.geometry);

@@ -96,7 +96,7 @@ impl<'a> Rig<'a> {
         let (free, total) = device.memory()?;
         geometry.check_device(free, total)?;
         let bytes = |bytes: u64| usize::try_from(bytes).expect("memory that fits the device is addressable");
-        let needed = bytes(geometry.home_bytes());
+        let needed = geometry.home_bytes_on_host();
         let home = match home.take().filter(|home| home.len() >= needed) {
             Some(home) => home,
             None => PinnedBuffer::new(device, needed)?,
