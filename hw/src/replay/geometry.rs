@@ -7,6 +7,7 @@ use crate::ops::attend::{Gqa, HEAD_DIM, LATENT_DIM, Mla};
 use crate::ops::count32;
 use crate::ops::lookup::{Buffers, Policy};
 use crate::ops::replay::{Cells, Sizes};
+use kvtier_policies::allocation::Allocation;
 use kvtier_sim::kernels::KernelCosts;
 use kvtier_sim::model::{Attention, Model};
 use kvtier_sim::setup::Blueprint;
@@ -265,6 +266,11 @@ fn check(single: &Single) -> Result<Order, ReplayError> {
             "tiers",
             "a device brings blocks from host memory alone; configure no tier below it",
         ));
+    }
+    if blueprint.allocation.entry.name != Allocation::default().entry.name {
+        let message =
+            format!("`{}` does not run on a device yet; leave it out", blueprint.allocation.entry.name);
+        return Err(refuse("hot.allocation", message));
     }
     if blueprint.view.newest == Newest::Ordinary {
         return Err(refuse("selection.newest", "a device keeps the newest block apart; choose \"reserved\""));
