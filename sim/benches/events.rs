@@ -85,5 +85,6 @@ fn step(step: u32) -> StepWork {
         context_entries: 8 * 32_768,
         admission: Movement::default(),
         layers: (0..32).map(layer).collect(),
+        ..StepWork::default()
     }
 }

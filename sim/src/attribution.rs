@@ -13,6 +13,12 @@ pub enum Queue {
     CopyIn,
     /// Transfers to the host.
     CopyOut,
+    /// Misses from CXL memory.
+    CxlIn,
+    /// Misses from NVMe storage.
+    NvmeIn,
+    /// Blocks that change their home tier, in the background.
+    Background,
 }
 
 /// What an operation does.
@@ -40,6 +46,10 @@ pub enum OpKind {
     Dense,
     /// Writes filled blocks to their home.
     WriteBack,
+    /// Moves blocks to a lower home tier.
+    Demote,
+    /// Keeps blocks brought from below in host memory.
+    Promote,
     /// The output head.
     Head,
 }
@@ -59,6 +69,8 @@ impl OpKind {
             OpKind::Prefetch => "prefetch",
             OpKind::Dense => "dense",
             OpKind::WriteBack => "write back",
+            OpKind::Demote => "demote",
+            OpKind::Promote => "promote",
             OpKind::Head => "head",
         }
     }
@@ -127,6 +139,17 @@ pub struct OpSpan {
     pub bytes: Bytes,
 }
 
+/// What a step moved over the links of the tiers below host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TierSpan {
+    /// Bytes read from CXL and from NVMe: by misses, prefetches, and moves to a lower tier.
+    pub read: [Bytes; 2],
+    /// Bytes written to CXL and to NVMe.
+    pub written: [Bytes; 2],
+    /// Blocks whose move at the step's boundary had not ended when the step did.
+    pub late: u64,
+}
+
 /// One step as it ran.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepSpans {
@@ -142,6 +165,8 @@ pub struct StepSpans {
     pub layers: Vec<LayerSpan>,
     /// Time the link to the device carried at least one transfer.
     pub h2d_busy: Nanos,
+    /// Traffic of the tiers below host.
+    pub tiers: TierSpan,
     /// Operations that ended in this step, if recorded, in order of their ends.
     pub ops: Vec<OpSpan>,
 }
@@ -168,6 +193,7 @@ impl StepSpans {
         self.layers.clear();
         self.layers.resize(layers, LayerSpan::default());
         self.h2d_busy = Nanos::ZERO;
+        self.tiers = TierSpan::default();
         self.ops.clear();
     }
 

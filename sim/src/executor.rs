@@ -5,12 +5,12 @@ use crate::attribution::{OpKind, OpSpan, Queue, StepSpans};
 use crate::events::EventQueue;
 use crate::issue::{D2H, H2D, Issuer};
 use crate::links::{Duplex, Links};
-use crate::machine::Machine;
+use crate::machine::{Machine, Tier};
 use crate::model::Model;
 use crate::overlap::{Overlap, TimeConfig, Variant};
 use crate::queues::{Op, OpId, QUEUES, Queues, Work};
 use crate::work::StepWork;
-use kvtier_units::{Bytes, Nanos};
+use kvtier_units::{Bandwidth, Bytes, Nanos};
 
 /// What may happen.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,10 @@ impl Executor {
     /// An idle GPU at time zero.
     pub fn new(machine: &Machine, model: &Model, config: TimeConfig) -> Executor {
         let duplex = Duplex { pair: [H2D, D2H], shared: machine.duplex };
-        let capacities = [machine.h2d, machine.d2h, machine.host_bandwidth, machine.hbm_read];
+        let mut capacities = vec![machine.h2d, machine.d2h, machine.host_bandwidth, machine.hbm_read];
+        // No flow uses a tier that the machine lacks.
+        let rates = |tier: Option<Tier>| tier.map_or([Bandwidth(1); 2], |tier| [tier.read, tier.write]);
+        capacities.extend([machine.cxl, machine.nvme].into_iter().flat_map(rates));
         Executor {
             config,
             layers: model.layers.len(),
@@ -84,6 +87,8 @@ impl Executor {
             self.now = now;
             self.handle(event);
         }
+        let late = self.issuer.boundary_moves.iter().filter(|(id, _)| !self.queues.has_ended(*id));
+        self.spans.tiers.late = late.map(|(_, blocks)| blocks).sum();
         self.spans.h2d_busy = self.links.busy(self.now, H2D) - busy_before;
         self.spans.close(self.now);
         &self.spans

@@ -4,19 +4,24 @@
 use crate::attribution::{OpKind, Queue, StepSpans};
 use crate::kernels::{Kernel, KernelCosts};
 use crate::links::{Resource, Route};
-use crate::machine::Machine;
+use crate::machine::{Machine, Tier};
 use crate::model::Model;
 use crate::overlap::{Launch, Overlap, TimeConfig, Variant};
 use crate::queues::{Op, OpId, Queues, Work};
 use crate::transfer::{TransferParams, TransferShape};
 use crate::work::{LayerWork, Movement, StepWork};
-use kvtier_units::Nanos;
+use kvtier_units::{Bandwidth, Nanos};
+
+mod below;
 
 /// Resources of the links of one GPU.
 pub(crate) const H2D: Resource = Resource(0);
 pub(crate) const D2H: Resource = Resource(1);
 pub(crate) const HOST: Resource = Resource(2);
 pub(crate) const HBM: Resource = Resource(3);
+/// Reading and writing of the tiers below host: CXL, NVMe.
+pub(crate) const READ: [Resource; 2] = [Resource(4), Resource(6)];
+pub(crate) const WRITE: [Resource; 2] = [Resource(5), Resource(7)];
 
 /// Blocks of one issuing step that an attention uses, and the transfer that brings them, if it was still under way.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +46,24 @@ pub(crate) struct Issuer {
     pub(crate) uses: Vec<Use>,
     /// Per sparse layer, prefetches issued and perhaps under way: (issuing step, transfer).
     under_way: Vec<Vec<(u32, OpId)>>,
-    /// Per sparse layer, under layer-ahead: prefetch decided and not yet issued, and its step.
-    decided: Vec<Option<(Movement, u32)>>,
+    /// Per sparse layer, under layer-ahead: prefetch decided and not yet issued.
+    decided: Vec<Option<Decided>>,
     /// Per sparse layer, the last write-back.
     write_backs: Vec<Option<OpId>>,
     pub(crate) prefetched: bool,
+    host_bandwidth: Bandwidth,
+    /// CXL and NVMe.
+    tiers: [Option<Tier>; 2],
+    /// Moves between home tiers that this step's boundary asked for, and their blocks.
+    pub(crate) boundary_moves: Vec<(OpId, u64)>,
+}
+
+/// What one layer prefetches, and the step that decided it.
+#[derive(Clone, Copy, Debug)]
+struct Decided {
+    step: u32,
+    host: Movement,
+    below: [Movement; 2],
 }
 
 impl Issuer {
@@ -65,6 +83,9 @@ impl Issuer {
             decided: vec![None; sparse],
             write_backs: vec![None; sparse],
             prefetched: false,
+            host_bandwidth: machine.host_bandwidth,
+            tiers: [machine.cxl, machine.nvme],
+            boundary_moves: Vec::new(),
         }
     }
 
@@ -81,6 +102,8 @@ impl Issuer {
         self.uses.clear();
         self.submitted = now + self.submission;
         let mut out = Sink { queues, spans };
+        self.boundary_moves.clear();
+        self.move_home(&mut out, &work.boundary_moves, None);
         let mut last = None;
         if self.config.variant == Variant::Offload && work.admission.blocks > 0 {
             last = Some(self.transfer(
@@ -111,7 +134,7 @@ impl Issuer {
             last = Some(self.kernel(&mut out, OpKind::Dense, place, dense, [None; 2]));
         }
         let head = self.costs.head(work.requests);
-        self.push(
+        let head = self.push(
             &mut out,
             OpKind::Head,
             Queue::Compute,
@@ -119,7 +142,9 @@ impl Issuer {
             head.nodes,
             Work::Kernel(head.body),
             [None; 2],
-        )
+        );
+        self.move_home(&mut out, &work.moves, Some(head));
+        head
     }
 
     /// A sparse layer up to its attention; `before` is the last operation of the layer before.
@@ -153,14 +178,18 @@ impl Issuer {
                 self.attend_hits_first(out, place, work, [Some(lookup), frames], uses, arrival)
             }
             Overlap::Serial | Overlap::LayerAhead => {
+                let after = [Some(lookup), frames];
+                let below = self.demand_below(out, place, work, after);
                 if work.demand.blocks > 0 {
-                    let after = [Some(lookup), frames];
                     self.transfer(out, OpKind::Demand, Queue::Compute, Some(place), &work.demand, after);
                 }
-                self.attend(out, place, work.selected_blocks, uses, arrival)
+                let attend = self.attend(out, place, work.selected_blocks, uses, arrival);
+                out.queues.wait_for_below(attend, below);
+                attend
             }
         };
-        if work.prefetch.blocks > 0 {
+        let prefetch = Decided { step: step.step, host: work.prefetch, below: work.prefetch_below };
+        if prefetch.host.blocks + prefetch.below.iter().map(|below| below.blocks).sum::<u64>() > 0 {
             self.prefetched = true;
             let queue = match self.config.overlap {
                 Overlap::Serial => Some(Queue::Compute),
@@ -168,10 +197,8 @@ impl Issuer {
                 Overlap::LayerAhead => None,
             };
             match queue {
-                Some(queue) => {
-                    self.prefetch(out, queue, place, sparse, (work.prefetch, step.step), Some(lookup))
-                }
-                None => self.decided[sparse] = Some((work.prefetch, step.step)),
+                Some(queue) => self.prefetch(out, queue, place, sparse, prefetch, Some(lookup)),
+                None => self.decided[sparse] = Some(prefetch),
             }
         }
         if work.written_back > 0 {
@@ -203,16 +230,19 @@ impl Issuer {
         uses: (u32, u32),
         arrival: Option<OpId>,
     ) -> OpId {
-        if work.demand.blocks == 0 {
+        if work.missed() == 0 {
             return self.attend(out, place, work.selected_blocks, uses, arrival);
         }
-        let misses = self.transfer(out, OpKind::Demand, Queue::CopyIn, Some(place), &work.demand, after);
+        let below = self.demand_below(out, place, work, after);
+        let misses = (work.demand.blocks > 0)
+            .then(|| self.transfer(out, OpKind::Demand, Queue::CopyIn, Some(place), &work.demand, after));
         let split = work.resident_blocks > 0;
         if split {
             self.attend(out, place, work.resident_blocks, uses, arrival);
         }
-        let kernel = self.costs.attend(work.demand.blocks);
-        let last = self.kernel(out, OpKind::AttendMisses, place, kernel, [Some(misses), None]);
+        let kernel = self.costs.attend(work.missed());
+        let last = self.kernel(out, OpKind::AttendMisses, place, kernel, [misses, None]);
+        out.queues.wait_for_below(last, below);
         match split {
             true => self.kernel(out, OpKind::Merge, place, self.costs.merge(work.streams), [None; 2]),
             false => last,
@@ -263,12 +293,14 @@ impl Issuer {
         queue: Queue,
         place: u32,
         target: usize,
-        (movement, decided): (Movement, u32),
+        decided: Decided,
         after: Option<OpId>,
     ) {
-        let frames = self.write_backs[target];
-        let id = self.transfer(out, OpKind::Prefetch, queue, Some(place), &movement, [after, frames]);
-        self.under_way[target].push((decided, id));
+        let after = [after, self.write_backs[target]];
+        let host = (decided.host.blocks > 0)
+            .then(|| self.transfer(out, OpKind::Prefetch, queue, Some(place), &decided.host, after));
+        let last = self.prefetch_below(out, queue, place, &decided.below, after).or(host);
+        self.under_way[target].extend(last.map(|last| (decided.step, last)));
     }
 
     fn kernel(
@@ -291,15 +323,7 @@ impl Issuer {
         movement: &Movement,
         after: [Option<OpId>; 2],
     ) -> OpId {
-        let shape = TransferShape {
-            mechanism: self.config.mechanism,
-            order: self.config.order,
-            blocks: movement.blocks,
-            block_bytes: self.model.attention.block_bytes,
-            region: self.config.request_region * u64::from(movement.requests),
-            requests: movement.requests,
-            worst_request: u64::from(movement.worst_request),
-        };
+        let shape = self.shape(movement);
         let bytes = shape.payload();
         let span = out.spans.of(place);
         let link = if kind == OpKind::WriteBack { D2H } else { H2D };
@@ -310,6 +334,18 @@ impl Issuer {
             bytes,
         };
         self.push(out, kind, queue, place, 1, work, after)
+    }
+
+    fn shape(&self, movement: &Movement) -> TransferShape {
+        TransferShape {
+            mechanism: self.config.mechanism,
+            order: self.config.order,
+            blocks: movement.blocks,
+            block_bytes: self.model.attention.block_bytes,
+            region: self.config.request_region * u64::from(movement.requests),
+            requests: movement.requests,
+            worst_request: u64::from(movement.worst_request),
+        }
     }
 
     #[allow(clippy::too_many_arguments)] // the fields of one operation, in one place
@@ -336,6 +372,7 @@ impl Issuer {
             submitted,
             work,
             after,
+            after_below: [None; 2],
             uses: (0, 0),
             begun: Nanos::ZERO,
             ended: false,

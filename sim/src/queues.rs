@@ -41,6 +41,8 @@ pub(crate) struct Op {
     pub(crate) work: Work,
     /// Operations that must have ended.
     pub(crate) after: [Option<OpId>; 2],
+    /// More such operations: transfers from the tiers below host.
+    pub(crate) after_below: [Option<OpId>; 2],
     /// Its uses of prefetched blocks: a range of the executor's list for this step.
     pub(crate) uses: (u32, u32),
     pub(crate) begun: Nanos,
@@ -52,24 +54,25 @@ pub(crate) struct Op {
 pub(crate) struct Queues {
     ops: VecDeque<Op>,
     first: u64,
-    waiting: [VecDeque<OpId>; 3],
-    running: [Option<OpId>; 3],
-    free_since: [Nanos; 3],
+    waiting: [VecDeque<OpId>; 6],
+    running: [Option<OpId>; 6],
+    free_since: [Nanos; 6],
     /// The operation whose submission was last waited for.
-    woken_for: [Option<OpId>; 3],
+    woken_for: [Option<OpId>; 6],
 }
 
-pub(crate) const QUEUES: [Queue; 3] = [Queue::Compute, Queue::CopyIn, Queue::CopyOut];
+pub(crate) const QUEUES: [Queue; 6] =
+    [Queue::Compute, Queue::CopyIn, Queue::CopyOut, Queue::CxlIn, Queue::NvmeIn, Queue::Background];
 
 impl Queues {
     pub(crate) fn new() -> Queues {
         Queues {
             ops: VecDeque::with_capacity(1024),
             first: 0,
-            waiting: [const { VecDeque::new() }; 3],
-            running: [None; 3],
-            free_since: [Nanos::ZERO; 3],
-            woken_for: [None; 3],
+            waiting: [const { VecDeque::new() }; 6],
+            running: [None; 6],
+            free_since: [Nanos::ZERO; 6],
+            woken_for: [None; 6],
         }
     }
 
@@ -103,7 +106,7 @@ impl Queues {
 
     /// Whether all that an operation depends on has ended.
     pub(crate) fn is_free(&self, op: &Op) -> bool {
-        op.after.iter().flatten().all(|before| self.has_ended(*before))
+        op.after.iter().chain(&op.after_below).flatten().all(|before| self.has_ended(*before))
     }
 
     /// Since when `queue` has been idle.
@@ -115,6 +118,15 @@ impl Queues {
     pub(crate) fn wake_once(&mut self, queue: Queue) -> bool {
         let head = self.waiting[queue as usize].front().copied();
         std::mem::replace(&mut self.woken_for[queue as usize], head) != head
+    }
+
+    /// Has an operation wait for transfers from the tiers below host as well.
+    pub(crate) fn wait_for_below(&mut self, id: OpId, transfers: [Option<OpId>; 2]) {
+        assert!(
+            transfers.iter().flatten().all(|before| *before < id),
+            "an operation depends on earlier ones"
+        );
+        self.op(id).after_below = transfers;
     }
 
     /// Notes which uses of prefetched blocks an operation has.

@@ -228,6 +228,21 @@ pub struct TimeTally {
     /// Bytes copied within HBM in the window: warm pages that two streams took at once.
     #[serde(default)]
     pub hbm_copy_bytes: u64,
+    /// Bytes read from CXL memory in the window: misses, prefetches, and blocks that moved on to NVMe.
+    #[serde(default)]
+    pub cxl_read_bytes: u64,
+    /// Bytes written to CXL memory in the window.
+    #[serde(default)]
+    pub cxl_write_bytes: u64,
+    /// Bytes read from NVMe storage in the window.
+    #[serde(default)]
+    pub nvme_read_bytes: u64,
+    /// Bytes written to NVMe storage in the window.
+    #[serde(default)]
+    pub nvme_write_bytes: u64,
+    /// Blocks whose move to a lower tier, decided at a step's boundary, had not ended when the step did.
+    #[serde(default)]
+    pub late_moves: u64,
     /// Time the host-to-device link carried at least one flow, ns.
     pub h2d_busy_ns: u64,
     /// First demands of prefetched blocks that had arrived in time, blocks.

@@ -106,6 +106,12 @@ impl Timer {
         tally.d2h_bytes += total.d2h.0;
         tally.hbm_copy_bytes += total.copied.0;
         tally.h2d_busy_ns += spans.h2d_busy.0;
+        let tiers = &spans.tiers;
+        tally.cxl_read_bytes += tiers.read[0].0;
+        tally.cxl_write_bytes += tiers.written[0].0;
+        tally.nvme_read_bytes += tiers.read[1].0;
+        tally.nvme_write_bytes += tiers.written[1].0;
+        tally.late_moves += tiers.late;
         tally.covered += total.covered;
         tally.late += total.late;
         self.step_times.push(spans.time().0);

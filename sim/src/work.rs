@@ -1,7 +1,7 @@
 //! What the time plane is told of a decided step: how much there is to select, move and attend, layer by layer.
 //! It names no policy and no block; it is all that a hardware what-if needs to time a plan again.
 
-use kvtier_policies::{LayerPlan, StepPlan};
+use kvtier_policies::{Counts, LayerPlan, Moves, StepPlan};
 
 /// Blocks to move for one layer of one step, summed over the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,10 +45,14 @@ pub struct LayerWork {
     pub selected_blocks: u64,
     /// Selected blocks that are in HBM when the layer starts (hits, newest and warm hits).
     pub resident_blocks: u64,
-    /// Demand misses brought from the home tier: the attention of this layer waits for them.
+    /// Demand misses brought from host memory: the attention of this layer waits for them.
     pub demand: Movement,
-    /// Blocks prefetched by this layer's streams in this step; demanded in a later step, if ever.
+    /// The same from the tiers below: CXL, NVMe.
+    pub demand_below: [Movement; 2],
+    /// Blocks prefetched from host memory by this layer's streams in this step; demanded in a later step, if ever.
     pub prefetch: Movement,
+    /// The same from the tiers below: CXL, NVMe.
+    pub prefetch_below: [Movement; 2],
     /// First demands, in this step, of blocks that earlier prefetches brought.
     pub prefetch_uses: Vec<PrefetchUse>,
     /// Newly filled blocks written back to their home tier.
@@ -68,6 +72,10 @@ pub struct StepWork {
     pub context_entries: u64,
     /// Blocks loaded before the step because a short context was admitted whole.
     pub admission: Movement,
+    /// Blocks that change their home tier at the boundary before the step.
+    pub boundary_moves: Moves,
+    /// Blocks that change it within the step.
+    pub moves: Moves,
     /// The sparse layers, in order.
     pub layers: Vec<LayerWork>,
 }
@@ -85,6 +93,7 @@ impl StepWork {
     /// Reads off a plan what the time plane has to do; `self` is overwritten and its memory reused.
     pub fn read_plan(&mut self, plan: &StepPlan, participants: &[Participant], admission: Movement) {
         self.open(plan.step, plan.layers.len(), participants, admission);
+        (self.boundary_moves, self.moves) = (plan.boundary_moves, plan.moves);
         for (layer, work) in plan.layers.iter().zip(&mut self.layers) {
             work.read_layer(layer, participants);
         }
@@ -103,6 +112,7 @@ impl StepWork {
         self.context_entries =
             participants.iter().map(|participant| u64::from(participant.context_entries)).sum();
         self.admission = admission;
+        (self.boundary_moves, self.moves) = Default::default();
         self.layers.resize_with(layers, LayerWork::default);
     }
 }
@@ -115,10 +125,9 @@ impl LayerWork {
         *self = LayerWork { prefetch_uses: uses, ..LayerWork::default() };
         self.streams = u32::try_from(plan.streams.len()).expect("fewer than 2^32 streams");
         for (participant, streams) in participants.iter().zip(plan.streams.chunks(heads.max(1))) {
-            let (mut demand, mut prefetch) = (0, 0);
+            let mut sum = Counts::default();
             for stream in streams {
-                demand += stream.counts.misses;
-                prefetch += stream.counts.prefetches;
+                sum += stream.counts;
                 self.candidate_blocks += u64::from(participant.context_blocks);
                 self.selected_blocks += stream.counts.accesses;
                 self.written_back += stream.counts.written_back;
@@ -127,11 +136,21 @@ impl LayerWork {
             }
             let small =
                 |blocks: u64| u32::try_from(blocks).expect("a request moves fewer than 2^32 blocks a layer");
-            self.demand.add_request(small(demand));
-            self.prefetch.add_request(small(prefetch));
+            self.demand.add_request(small(sum.misses - sum.misses_cxl - sum.misses_nvme));
+            self.prefetch.add_request(small(sum.prefetches - sum.prefetches_cxl - sum.prefetches_nvme));
+            let below = [(sum.misses_cxl, sum.prefetches_cxl), (sum.misses_nvme, sum.prefetches_nvme)];
+            for (at, (missed, prefetched)) in below.into_iter().enumerate() {
+                self.demand_below[at].add_request(small(missed));
+                self.prefetch_below[at].add_request(small(prefetched));
+            }
         }
-        self.resident_blocks = self.selected_blocks - self.demand.blocks;
+        self.resident_blocks = self.selected_blocks - self.missed();
         self.prefetch_uses.sort_unstable_by_key(|a| a.issued_step);
+    }
+
+    /// Demand misses, from wherever.
+    pub fn missed(&self) -> u64 {
+        self.demand.blocks + self.demand_below.iter().map(|movement| movement.blocks).sum::<u64>()
     }
 
     fn note_use(&mut self, issued_step: u32) {

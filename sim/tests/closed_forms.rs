@@ -172,6 +172,7 @@ fn step(step: u32, missed: u32, prefetched: u32) -> StepWork {
         context_entries: u64::from(requests) * context,
         admission: Movement::default(),
         layers: vec![layer; 32],
+        ..StepWork::default()
     }
 }
 
