@@ -60,7 +60,7 @@ pub(crate) struct Table {
 type Measure = (&'static str, &'static str, fn(&Point) -> Option<(String, f64)>);
 
 /// Measured columns, in order: name, meaning, value.
-const MEASURES: [Measure; 14] = [
+const MEASURES: [Measure; 19] = [
     ("miss", "misses per selected block", |p| missed(p, p.steady.miss_ratio())),
     ("cold", "misses on blocks never yet in HBM", |p| missed(p, ratio(p.steady.cold, p.steady.accesses))),
     ("capacity", "misses that Belady also takes", |p| missed(p, ratio(p.steady.capacity, p.steady.accesses))),
@@ -69,6 +69,13 @@ const MEASURES: [Measure; 14] = [
         missed(p, if p.steady.policy < 0 { -size } else { size })
     }),
     ("warm hits", "found among the warm pages", |p| missed(p, ratio(p.steady.warm_hits, p.steady.accesses))),
+    ("turned away", "of the blocks that left a hot buffer, those that did not enter the warm pages", |p| {
+        let left = p.steady.warm_insertions + p.steady.warm_rejected;
+        missed(p, ratio(p.steady.warm_rejected, left.max(1)))
+    }),
+    ("from below", "misses brought from CXL or NVMe", |p| {
+        missed(p, ratio(p.steady.misses_cxl + p.steady.misses_nvme, p.steady.accesses))
+    }),
     ("step", "mean time of a decode step", |p| timed(p, time(mean_step_ns(p)), mean_step_ns(p) as f64)),
     ("p99 step", "99th percentile of the step times", |p| {
         timed(p, time(p.time.step_p99_ns), p.time.step_p99_ns as f64)
@@ -84,6 +91,17 @@ const MEASURES: [Measure; 14] = [
     ("host", "host memory in use", |p| sized(p.footprint.host)),
     ("moved in", "bytes from host to device in the window", |p| {
         timed(p, bytes(p.time.h2d_bytes), p.time.h2d_bytes as f64)
+    }),
+    ("read below", "bytes read from CXL and NVMe in the window", |p| {
+        let read = p.time.cxl_read_bytes + p.time.nvme_read_bytes;
+        timed(p, bytes(read), read as f64)
+    }),
+    ("written below", "bytes written to CXL and NVMe in the window", |p| {
+        let written = p.time.cxl_write_bytes + p.time.nvme_write_bytes;
+        timed(p, bytes(written), written as f64)
+    }),
+    ("late moves", "blocks whose move to a lower tier outlasted the step that began it", |p| {
+        timed(p, p.time.late_moves.to_string(), p.time.late_moves as f64)
     }),
     ("link busy", "share of the time in which the host-to-device link carried anything", |p| {
         let share = ratio(p.time.h2d_busy_ns, p.time.total_ns);

@@ -132,6 +132,20 @@ fn least_share(time: Nanos) -> Nanos {
 }
 
 #[test]
+fn copies_of_warm_pages_take_a_kernel_that_reads_and_writes_them() {
+    let machine = machine();
+    let plain = step(0, [0; 3]);
+    let mut copying = plain.clone();
+    copying.layers[3].warm_copies = 5_000;
+    let (with, without) = (run(&machine, Overlap::Serial, &copying), run(&machine, Overlap::Serial, &plain));
+    let bytes = 5_000 * BLOCK;
+    let body = machine.kernels.ramp.0 as f64 + 2.0 * bytes as f64 / (machine.hbm_read.0 as f64 / 1e9);
+    let more = (with.time() - without.time() - machine.kernels.graph_node).0;
+    assert!((more as f64 - body).abs() <= 1.0, "{more} ns more, not {body}");
+    assert_eq!(with.total().copied, Bytes(bytes));
+}
+
+#[test]
 fn hit_first_attends_to_hits_while_a_tier_is_read() {
     let machine = machine();
     let spans = run(&machine, Overlap::HitFirst, &step(0, [0, 0, 200]));

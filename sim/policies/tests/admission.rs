@@ -87,7 +87,7 @@ fn key(seat: usize, block: BlockId) -> Key {
     (if block.0 < PREFIX { 0 } else { u32::try_from(seat).unwrap() + 1 }, block.0)
 }
 
-/// The specification's reading of every policy, with its default parameters.
+/// The specification's reading of every policy; score with near misses.
 struct Model {
     policy: &'static str,
     frames: usize,
@@ -215,7 +215,9 @@ impl Model {
 /// Runs a script and checks every layer against the model; returns the plane's hash.
 fn hold(policy: &'static str, slots: u32, frames: usize, budget: u32, script: &[Vec<Ask>]) -> u64 {
     let entry = *admission::find(ADMISSION, policy).unwrap();
-    let mut plane = plane(&Choice { entry, params: toml::Table::new() }, slots, frames, budget);
+    let params =
+        if policy == "score" { "near = 96\nthreshold = 192".parse().unwrap() } else { toml::Table::new() };
+    let mut plane = plane(&Choice { entry, params }, slots, frames, budget);
     let mut model = Model::new(policy, frames);
     let mut resident: Vec<Vec<u32>> = vec![Vec::new(); SEATS as usize];
     for (step, asks) in (0u32..).zip(script) {
