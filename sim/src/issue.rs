@@ -202,20 +202,9 @@ impl Issuer {
             }
         }
         if work.written_back > 0 {
-            let whole = Movement {
-                blocks: work.written_back,
-                requests: step.requests,
-                worst_request: u32::try_from(work.written_back.div_ceil(u64::from(step.requests.max(1))))
-                    .unwrap_or(u32::MAX),
-            };
-            let id = self.transfer(
-                out,
-                OpKind::WriteBack,
-                Queue::CopyOut,
-                Some(place),
-                &whole,
-                [Some(attend), None],
-            );
+            let whole = spread(work.written_back, step.requests);
+            let after = [Some(attend), None];
+            let id = self.transfer(out, OpKind::WriteBack, Queue::CopyOut, Some(place), &whole, after);
             self.write_backs[sparse] = Some(id);
         }
     }
@@ -378,6 +367,12 @@ impl Issuer {
             ended: false,
         })
     }
+}
+
+/// Blocks that the requests of a step move in equal parts.
+fn spread(blocks: u64, requests: u32) -> Movement {
+    let each = blocks.div_ceil(u64::from(requests.max(1)));
+    Movement { blocks, requests, worst_request: u32::try_from(each).unwrap_or(u32::MAX) }
 }
 
 /// Where issued operations go.

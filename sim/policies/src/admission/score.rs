@@ -1,6 +1,6 @@
 //! Score: a block enters the warm pages if its stream's selections spoke well of it lately. Every selection of the block
 //! while it is in the hot buffer adds to its score by its rank, a near miss may add as well, and the score fades.
-//! The defaults did best over four sizes of the pages on the shipped ones, where near misses only did harm.
+//! The defaults did best over four sizes of the pages on the shipped trace; near misses did harm at three of them.
 //!
 //! The score stands per slot and restarts when the slot is filled. A selected block adds 256 at the best rank, down to
 //! 128 at the worst (256 - 128 x rank / selected, rounded down); a near miss adds `near`. It halves every `half_life`
