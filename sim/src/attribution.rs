@@ -21,6 +21,20 @@ pub enum Queue {
     Background,
 }
 
+impl Queue {
+    /// The name shown in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Queue::Compute => "compute",
+            Queue::CopyIn => "copy in",
+            Queue::CopyOut => "copy out",
+            Queue::CxlIn => "cxl in",
+            Queue::NvmeIn => "nvme in",
+            Queue::Background => "background",
+        }
+    }
+}
+
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OpKind {

@@ -2,7 +2,7 @@
 
 use super::graph::StepGraph;
 use kvtier_policies::StepPlan;
-use kvtier_sim::attribution::{OpKind, Queue};
+use kvtier_sim::attribution::OpKind;
 use kvtier_sim::record::TimeTally;
 use kvtier_sim::work::StepWork;
 use serde::Serialize;
@@ -75,11 +75,7 @@ impl Times {
             OpTime {
                 layer: mark.layer,
                 operation: mark.kind.name(),
-                queue: match mark.queue {
-                    Queue::Compute => "compute",
-                    Queue::CopyIn => "copy in",
-                    Queue::CopyOut => "copy out",
-                },
+                queue: mark.queue.name(),
                 median_ns: sorted.get(sorted.len() / 2).copied().unwrap_or(0),
                 min_ns: sorted.first().copied().unwrap_or(0),
                 max_ns: sorted.last().copied().unwrap_or(0),
