@@ -1,158 +1,146 @@
-//! Million block accesses per second on one core, per policy: `cargo bench -p kvtier-policies --bench replay`.
-//! The traces are made before the clock starts; a step goes through the same virtual call as in a run.
+//! Million block accesses per second on one core, per policy, whole steps through `HotBuffer::step`, on the shipped pages
+//! and on the reference's sparse_decode; then replay by churn. Traces are in memory before the clock starts.
+//! `cargo bench -p kvtier-policies --bench replay [-- POLICY...]`
 
-#![allow(clippy::unwrap_used)] // a failing test or bench may panic
+mod timing;
+mod traces;
 
 #[path = "../tests/trace/mod.rs"]
+#[allow(dead_code)] // what only tests and other benches read of a trace
 mod trace;
 
-use divan::counter::ItemsCount;
+use kvtier_policies::churn::{self, Change, ChurnReplay, SelectionDiff};
 use kvtier_policies::eviction::{BufferShape, EVICTION, Entry};
-use kvtier_policies::{Foresight, HotBuffer, Selection, StreamPlan, WarmLookup};
+use kvtier_policies::{Selection, StreamPlan, WarmLookup};
 use kvtier_units::{BlockId, Seed};
-use std::hint::black_box;
-use std::sync::LazyLock;
+use traces::Stream;
+
+/// Rounds of each measurement.
+const ROUNDS: usize = 25;
 
 fn main() {
-    divan::main();
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    let policies: Vec<&Entry> = EVICTION.iter().filter(|entry| wants(entry.name)).collect();
+    println!("{ROUNDS} rounds; million accesses/s undisturbed (median round); HBM state in bytes");
+    let pages = traces::pages();
+    let accesses = pages.iter().map(Stream::accesses).sum::<u64>();
+    println!("\nshipped pages: {} streams, {accesses} accesses, 64 slots", pages.len());
+    for entry in &policies {
+        let state = entry.state;
+        print!("{:16}", entry.name);
+        print_line(accesses, time(&pages, |part| replay_whole(entry, &pages[part])));
+        println!(
+            "  {} per slot, {} per block, {} per stream",
+            state.per_slot, state.per_block, state.per_stream
+        );
+    }
+    let decode = decode_streams();
+    let accesses = decode.iter().map(Stream::accesses).sum::<u64>();
+    println!("\nsparse_decode: {} streams, {accesses} accesses, 64 blocks a step, 204 slots", decode.len());
+    for entry in &policies {
+        print!("{:16}", entry.name);
+        print_line(accesses, time(&decode, |part| replay_whole(entry, &decode[part])));
+        println!();
+    }
+    println!("\nshipped pages by churn (the same misses as above)");
+    let accesses = pages.iter().map(Stream::accesses).sum::<u64>();
+    print!("{:32}", "difference of selections alone");
+    print_line(accesses, time(&pages, |part| compare_all(&pages[part])));
+    println!();
+    let changes: Vec<Changes> = pages.iter().map(Changes::new).collect();
+    for entry in policies.iter().filter(|entry| churn::build(entry.name, pages[0].shape).is_some()) {
+        print!("{:32}", format!("{} from selections", entry.name));
+        print_line(accesses, time(&pages, |part| churn_selections(entry, &pages[part])));
+        print!("\n{:32}", format!("{} from differences", entry.name));
+        let run = |part: usize| churn_changes(entry, pages[part].shape, &changes[part]);
+        print_line(accesses, time(&pages, run));
+        println!();
+    }
 }
 
-/// Steps of equal width over interleaved streams.
-struct Steps {
+/// A part is one stream; its buffer is made within the time.
+fn time(streams: &[Stream], mut run: impl FnMut(usize) -> u64) -> (timing::Timing, u64) {
+    timing::time(ROUNDS, streams.len(), || (), |(), part| run(part))
+}
+
+fn print_line(accesses: u64, (timing, misses): (timing::Timing, u64)) {
+    let [undisturbed, median] = timing.rates(accesses);
+    print!("{undisturbed:8.1} ({median:6.1})  {misses:8} misses");
+}
+
+/// A new buffer and all steps of the stream; returns the misses.
+fn replay_whole(entry: &Entry, stream: &Stream) -> u64 {
+    let mut buffer = entry.build(&toml::Table::new(), stream.shape).expect("defaults are valid");
+    let mut plan = StreamPlan::default();
+    let step = |(step, selection): (u32, Selection<'_>)| {
+        buffer.step(step, &selection, None, WarmLookup::NONE, &mut plan);
+        plan.counts.misses
+    };
+    (0u32..).zip(stream.steps()).map(step).sum()
+}
+
+fn compare_all(stream: &Stream) -> u64 {
+    let mut diff = SelectionDiff::new(stream.shape.blocks, stream.shape.k);
+    stream.steps().map(|selection| diff.step(selection.blocks).entered.len() as u64).sum()
+}
+
+fn new_churn(entry: &Entry, shape: BufferShape) -> Box<dyn ChurnReplay> {
+    churn::build(entry.name, shape).expect("asked for policies that have one")
+}
+
+fn churn_selections(entry: &Entry, stream: &Stream) -> u64 {
+    let mut diff = SelectionDiff::new(stream.shape.blocks, stream.shape.k);
+    let mut buffer = new_churn(entry, stream.shape);
+    let steps = stream.steps();
+    steps.map(|step| buffer.step(&diff.step(step.blocks), step.grown).loads.len() as u64).sum()
+}
+
+/// The differences of a stream's selections, as a reader would deliver them.
+struct Changes {
     blocks: Vec<BlockId>,
-    /// The next step of the stream that selects the block, for Belady.
-    next_use: Vec<u32>,
-    width: usize,
-    streams: usize,
-    stream_blocks: u32,
-    slots: u32,
+    /// Ends of what entered and of what left in `blocks`, blocks selected, and what grew.
+    steps: Vec<(usize, usize, usize, Option<BlockId>)>,
 }
 
-impl Steps {
-    fn new(blocks: Vec<BlockId>, width: usize, streams: usize, stream_blocks: u32, slots: u32) -> Steps {
-        let mut last = vec![u32::MAX; streams * stream_blocks as usize];
-        let mut next_use = vec![0; blocks.len()];
-        for (at, block) in blocks.iter().enumerate().rev() {
-            let step = at / width;
-            let entry = &mut last[step % streams * stream_blocks as usize + block.index()];
-            next_use[at] = std::mem::replace(entry, u32::try_from(step).unwrap());
+impl Changes {
+    fn new(stream: &Stream) -> Changes {
+        let mut diff = SelectionDiff::new(stream.shape.blocks, stream.shape.k);
+        let mut changes = Changes { blocks: Vec::new(), steps: Vec::new() };
+        for selection in stream.steps() {
+            let change = diff.step(selection.blocks);
+            changes.blocks.extend_from_slice(change.entered);
+            let entered = changes.blocks.len();
+            changes.blocks.extend_from_slice(change.left);
+            changes.steps.push((entered, changes.blocks.len(), change.selected, selection.grown));
         }
-        Steps { blocks, next_use, width, streams, stream_blocks, slots }
+        changes
     }
+}
 
-    fn buffers(&self, entry: &Entry) -> Vec<Box<dyn HotBuffer>> {
-        let k = u32::try_from(self.width).unwrap();
-        let shape = BufferShape { slots: self.slots, blocks: self.stream_blocks, k, seed: Seed(1) };
-        (0..self.streams).map(|_| entry.build(&toml::Table::new(), shape).unwrap()).collect()
+fn churn_changes(entry: &Entry, shape: BufferShape, changes: &Changes) -> u64 {
+    let mut buffer = new_churn(entry, shape);
+    let (mut misses, mut start) = (0, 0);
+    for &(entered, left, selected, grown) in &changes.steps {
+        let (entered_blocks, left_blocks) = (&changes.blocks[start..entered], &changes.blocks[entered..left]);
+        let change = Change { entered: entered_blocks, left: left_blocks, selected };
+        misses += buffer.step(&change, grown).loads.len() as u64;
+        start = left;
     }
-
-    /// Replays everything; returns the misses.
-    fn replay(&self, buffers: &mut [Box<dyn HotBuffer>]) -> u64 {
-        let mut plan = StreamPlan::default();
-        let mut misses = 0;
-        let steps = self.blocks.chunks_exact(self.width).zip(self.next_use.chunks_exact(self.width));
-        for (step, (blocks, next_use)) in (0u32..).zip(steps) {
-            let foresight = Some(Foresight { next_use, grown_next_use: u32::MAX });
-            let selection =
-                Selection { blocks, scores: &[], near: &[], newest: false, grown: None, foresight };
-            let stream = step as usize % self.streams;
-            buffers[stream].step(step, &selection, None, WarmLookup::NONE, &mut plan);
-            misses += plan.counts.misses;
-        }
-        misses
-    }
+    misses
 }
 
 /// The reference trace as it is meant: 32 streams, 64 blocks a step, a tenth of a stream's blocks resident.
-fn decode_steps() -> Steps {
+fn decode_streams() -> Vec<Stream> {
     let trace = trace::sparse_decode(2_000_000);
-    let own = trace.accesses.iter().map(|block| BlockId(block % trace::STREAM_BLOCKS));
-    let streams = trace::STREAMS as usize;
-    Steps::new(own.collect(), trace::SELECTED, streams, trace::STREAM_BLOCKS, trace::STREAM_BLOCKS / 10)
-}
-
-/// The same trace as a cache simulator reads it: one stream, one block a step, a tenth of all blocks resident.
-fn single_blocks() -> Steps {
-    let trace = trace::sparse_decode(2_000_000);
-    let blocks = trace.accesses.iter().copied().map(BlockId);
-    Steps::new(blocks.collect(), 1, 1, trace.blocks, trace.blocks / 10)
-}
-
-/// Page selections: 32 of 256 pages, in rank order, three quarters kept from step to step; 64 slots.
-fn page_steps() -> Steps {
-    let trace = trace::sparse_decode(2_000_000);
-    let (streams, pages) = (trace::STREAMS as usize, 256);
-    // Every other block of a step, folded to 256 pages; where two fall together, the next free page.
-    let mut blocks = Vec::new();
-    for step in trace.accesses.chunks_exact(trace::SELECTED) {
-        let mut taken = [false; 256];
-        for block in step.iter().step_by(2) {
-            let page = (0..pages).map(|by| (block + by) % pages).find(|&page| !taken[page as usize]).unwrap();
-            taken[page as usize] = true;
-            blocks.push(BlockId(page));
-        }
+    let slots = trace::STREAM_BLOCKS / 10;
+    let k = u32::try_from(trace::SELECTED).expect("a selection is small");
+    let shape = BufferShape { slots, blocks: trace::STREAM_BLOCKS, k, seed: Seed(1) };
+    let mut streams: Vec<Stream> = (0..trace::STREAMS).map(|_| Stream::new(shape)).collect();
+    for (step, accesses) in trace.accesses.chunks_exact(trace::SELECTED).enumerate() {
+        let own: Vec<BlockId> = accesses.iter().map(|block| BlockId(block % trace::STREAM_BLOCKS)).collect();
+        streams[step % trace::STREAMS as usize].push(&own, &[], false, None);
     }
-    Steps::new(blocks, trace::SELECTED / 2, streams, pages, 64)
-}
-
-fn measure(bencher: divan::Bencher<'_, '_>, steps: &Steps, entry: &Entry) {
-    bencher
-        .counter(ItemsCount::new(steps.blocks.len()))
-        .with_inputs(|| steps.buffers(entry))
-        .bench_local_refs(|buffers| black_box(steps.replay(buffers)));
-}
-
-/// Policies that weigh every slot for each victim, or fade all of them each step: made for steps, not for one block
-/// among thousands of slots.
-const BY_STEP: &[&str] = &[
-    "lfu-aging",
-    "hyperbolic",
-    "rank-recency",
-    "aged-score",
-    "attention-mass",
-    "region-utility",
-    "echo",
-    "random",
-];
-
-fn queues() -> impl Iterator<Item = &'static str> {
-    names().filter(|name| !BY_STEP.contains(name))
-}
-
-fn names() -> impl Iterator<Item = &'static str> {
-    EVICTION.iter().map(|entry| entry.name)
-}
-
-fn entry(name: &str) -> &'static Entry {
-    kvtier_policies::eviction::find(EVICTION, name).unwrap()
-}
-
-#[divan::bench(args = names(), sample_count = 9, sample_size = 1, max_time = 1)]
-fn steps_of_64_blocks(bencher: divan::Bencher<'_, '_>, name: &str) {
-    static STEPS: LazyLock<Steps> = LazyLock::new(decode_steps);
-    measure(bencher, &STEPS, entry(name));
-}
-
-static SINGLES: LazyLock<Steps> = LazyLock::new(single_blocks);
-
-#[divan::bench(args = queues(), sample_count = 9, sample_size = 1, max_time = 1)]
-fn single_block_steps(bencher: divan::Bencher<'_, '_>, name: &str) {
-    measure(bencher, &SINGLES, entry(name));
-}
-
-/// The same without plans, as a plain cache simulator runs.
-#[divan::bench(args = queues(), sample_count = 9, sample_size = 1, max_time = 1)]
-fn single_blocks_plain(bencher: divan::Bencher<'_, '_>, name: &str) {
-    let entry = entry(name);
-    let next_use: &[u32] = if entry.needs_future { &SINGLES.next_use } else { &[] };
-    bencher
-        .counter(ItemsCount::new(SINGLES.blocks.len()))
-        .with_inputs(|| SINGLES.buffers(entry))
-        .bench_local_refs(|buffers| black_box(buffers[0].access(&SINGLES.blocks, next_use)));
-}
-
-#[divan::bench(args = names(), sample_count = 9, sample_size = 1, max_time = 1)]
-fn page_steps_of_32(bencher: divan::Bencher<'_, '_>, name: &str) {
-    static STEPS: LazyLock<Steps> = LazyLock::new(page_steps);
-    measure(bencher, &STEPS, entry(name));
+    streams.iter_mut().for_each(Stream::finish);
+    streams
 }

@@ -19,7 +19,7 @@ impl RecencyLog {
     /// An empty order over `slots` slots.
     pub fn new(slots: u32) -> RecencyLog {
         let slots = slots as usize;
-        RecencyLog { log: vec![Slot::NONE; 5 * slots + 64], head: 0, tail: 0, last: vec![u32::MAX; slots] }
+        RecencyLog { log: vec![Slot::NONE; 8 * slots + 64], head: 0, tail: 0, last: vec![u32::MAX; slots] }
     }
 
     /// Touches slots one after the other, each at most once per call.
@@ -33,10 +33,22 @@ impl RecencyLog {
         self.touch_all(slots);
     }
 
+    /// Touches one slot.
+    #[inline(always)]
+    pub fn touch_one(&mut self, slot: Slot) {
+        if self.tail == self.log.len() {
+            self.drop_overtaken();
+        }
+        self.log[self.tail] = slot;
+        self.last[slot.index()] =
+            u32::try_from(self.tail).expect("a log of eight entries per slot counts in 32 bits");
+        self.tail += 1;
+    }
+
     #[inline(always)]
     fn touch_all(&mut self, slots: impl ExactSizeIterator<Item = Slot>) {
         let end = self.tail + slots.len();
-        let first = u32::try_from(self.tail).expect("a log of five entries per slot counts in 32 bits");
+        let first = u32::try_from(self.tail).expect("a log of eight entries per slot counts in 32 bits");
         for ((at, entry), slot) in (first..).zip(&mut self.log[self.tail..end]).zip(slots) {
             *entry = slot;
             self.last[slot.index()] = at;

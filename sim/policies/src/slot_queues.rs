@@ -4,18 +4,24 @@
 use crate::eviction::Pins;
 use kvtier_units::Slot;
 
-const FRONT: usize = 0;
-const BACK: usize = 1;
 /// Queue of a slot that stands in none.
 const NOWHERE: u8 = u8::MAX;
+
+/// A slot's place: its neighbours and its queue, in one cache line.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    /// The node towards the front.
+    ahead: u32,
+    /// The node towards the back.
+    behind: u32,
+    queue: u8,
+}
 
 /// Several queues over the slots of one buffer, each from front (newest) to back (oldest).
 #[derive(Clone, Debug)]
 pub struct SlotQueues {
-    /// `[towards front, towards back]` for each slot, then for each queue's sentinel, which stands ahead of the
-    /// front and behind the back.
-    links: Vec<[u32; 2]>,
-    queue_of: Vec<u8>,
+    /// A node for each slot, then for each queue's sentinel, which stands ahead of the front and behind the back.
+    nodes: Vec<Node>,
     lengths: Vec<u32>,
     slots: u32,
 }
@@ -25,8 +31,7 @@ impl SlotQueues {
     pub fn new(slots: u32, queues: u8) -> SlotQueues {
         let size = slots + u32::from(queues);
         SlotQueues {
-            links: (0..size).map(|node| [node, node]).collect(),
-            queue_of: vec![NOWHERE; slots as usize],
+            nodes: (0..size).map(|node| Node { ahead: node, behind: node, queue: NOWHERE }).collect(),
             lengths: vec![0; usize::from(queues)],
             slots,
         }
@@ -55,7 +60,7 @@ impl SlotQueues {
     /// If it stands in none.
     #[inline(always)]
     pub fn queue_of(&self, slot: Slot) -> u8 {
-        let queue = self.queue_of[slot.index()];
+        let queue = self.nodes[slot.index()].queue;
         assert_ne!(queue, NOWHERE, "a filled slot stands in a queue");
         queue
     }
@@ -65,38 +70,36 @@ impl SlotQueues {
     pub fn push_front(&mut self, queue: u8, slot: Slot) {
         self.remove(slot);
         let sentinel = self.sentinel(queue);
-        let first = self.links[sentinel as usize][BACK];
-        self.links[slot.index()] = [sentinel, first];
-        self.links[first as usize][FRONT] = slot.0;
-        self.links[sentinel as usize][BACK] = slot.0;
-        self.queue_of[slot.index()] = queue;
+        let first = std::mem::replace(&mut self.nodes[sentinel as usize].behind, slot.0);
+        self.nodes[slot.index()] = Node { ahead: sentinel, behind: first, queue };
+        self.nodes[first as usize].ahead = slot.0;
         self.lengths[usize::from(queue)] += 1;
     }
 
     /// Takes the slot out of its queue, if it stands in one.
     #[inline(always)]
     pub fn remove(&mut self, slot: Slot) {
-        let queue = std::mem::replace(&mut self.queue_of[slot.index()], NOWHERE);
+        let Node { ahead, behind, queue } = self.nodes[slot.index()];
         if queue == NOWHERE {
             return;
         }
-        let [ahead, behind] = self.links[slot.index()];
-        self.links[ahead as usize][BACK] = behind;
-        self.links[behind as usize][FRONT] = ahead;
+        self.nodes[slot.index()].queue = NOWHERE;
+        self.nodes[ahead as usize].behind = behind;
+        self.nodes[behind as usize].ahead = ahead;
         self.lengths[usize::from(queue)] -= 1;
     }
 
     /// The oldest slot of a queue.
     #[inline(always)]
     pub fn back(&self, queue: u8) -> Option<Slot> {
-        let last = self.links[self.sentinel(queue) as usize][FRONT];
+        let last = self.nodes[self.sentinel(queue) as usize].ahead;
         (last < self.slots).then_some(Slot(last))
     }
 
     /// The next newer slot of the same queue.
     #[inline(always)]
     pub fn newer(&self, slot: Slot) -> Option<Slot> {
-        let ahead = self.links[slot.index()][FRONT];
+        let ahead = self.nodes[slot.index()].ahead;
         (ahead < self.slots).then_some(Slot(ahead))
     }
 

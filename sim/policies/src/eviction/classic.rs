@@ -82,6 +82,11 @@ impl<P: ClassicPolicy> EvictionPolicy for Classic<P> {
         }
     }
 
+    #[inline(always)]
+    fn touch_hit(&mut self, view: &StepView<'_>) {
+        self.0.on_hit(view.slots[0]);
+    }
+
     fn insert(&mut self, view: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
         self.0.on_insert(slot, view.block_of[slot.index()]);
     }

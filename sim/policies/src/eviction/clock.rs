@@ -79,6 +79,12 @@ impl EvictionPolicy for Clock {
         }
     }
 
+    #[inline(always)]
+    fn touch_hit(&mut self, view: &StepView<'_>) {
+        let references = &mut self.references[view.slots[0].index()];
+        *references = references.saturating_add(1).min(self.most);
+    }
+
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
         self.references[slot.index()] = 0;
     }

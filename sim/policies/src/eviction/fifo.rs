@@ -33,6 +33,9 @@ impl EvictionPolicy for Fifo {
         self.order.touch(view.loaded());
     }
 
+    #[inline(always)]
+    fn touch_hit(&mut self, _: &StepView<'_>) {}
+
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
         self.order.touch(std::iter::once(slot));
     }

@@ -44,6 +44,11 @@ impl EvictionPolicy for LruStep {
         self.order.touch(self.hits.iter().map(|&(_, slot)| slot));
     }
 
+    #[inline(always)]
+    fn touch_hit(&mut self, view: &StepView<'_>) {
+        self.order.touch_one(view.slots[0]);
+    }
+
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
         self.order.touch(std::iter::once(slot));
     }

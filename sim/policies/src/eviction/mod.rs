@@ -209,6 +209,13 @@ pub trait EvictionPolicy: Sized + Send + 'static {
     /// Credits this step's selection; every slot of it is filled.
     fn touch(&mut self, view: &StepView<'_>);
 
+    /// The same as [`touch`](EvictionPolicy::touch) where one resident block is all that is selected, for policies that
+    /// can do that more quickly.
+    #[inline(always)]
+    fn touch_hit(&mut self, view: &StepView<'_>) {
+        self.touch(view);
+    }
+
     /// Takes note of one more fill, outside the demand path. `next_use` is Belady's, `u32::MAX` otherwise.
     fn insert(&mut self, view: &StepView<'_>, slot: Slot, why: Insertion, next_use: u32);
 
