@@ -2,6 +2,8 @@
 //! `cargo bench -p kvtier-policies --bench accesses [-- POLICY...]` replays the reference's sparse_decode at a tenth of its blocks.
 //! beside_libcachesim.py compares with libCacheSim, by way of `write` (a trace) and `time` (one line per policy).
 
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // a bench prints, and may panic
+
 mod timing;
 
 #[path = "../tests/trace/mod.rs"]

@@ -2,6 +2,8 @@
 //! and on the reference's sparse_decode; then replay by churn. Traces are in memory before the clock starts.
 //! `cargo bench -p kvtier-policies --bench replay [-- POLICY...]`
 
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // a bench prints, and may panic
+
 mod timing;
 mod traces;
 
@@ -16,7 +18,7 @@ use kvtier_units::{BlockId, Seed};
 use traces::Stream;
 
 /// Rounds of each measurement.
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 15;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
@@ -45,9 +47,9 @@ fn main() {
     }
     println!("\nshipped pages by churn (the same misses as above)");
     let accesses = pages.iter().map(Stream::accesses).sum::<u64>();
-    print!("{:32}", "difference of selections alone");
-    print_line(accesses, time(&pages, |part| compare_all(&pages[part])));
-    println!();
+    let (timing, entered) = time(&pages, |part| compare_all(&pages[part]));
+    let [undisturbed, median] = timing.rates(accesses);
+    println!("{:32}{undisturbed:8.1} ({median:6.1})  {entered:8} entered", "difference of selections alone");
     let changes: Vec<Changes> = pages.iter().map(Changes::new).collect();
     for entry in policies.iter().filter(|entry| churn::build(entry.name, pages[0].shape).is_some()) {
         print!("{:32}", format!("{} from selections", entry.name));
