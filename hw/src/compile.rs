@@ -43,6 +43,24 @@ pub(crate) const ATTEND_GQA: Source =
 /// Attention over latent rows.
 pub(crate) const ATTEND_MLA: Source =
     Source { name: "attend_mla.cu", text: include_str!("../kernels/attend_mla.cu") };
+/// The same two where they have the device to themselves.
+pub(crate) const ATTEND_GQA_CLUSTERS: Source = Source {
+    name: "attend_gqa_clusters.cu",
+    text: concat!(
+        include_str!("../kernels/staged.cuh"),
+        "#line 1\n",
+        include_str!("../kernels/attend_gqa_clusters.cu")
+    ),
+};
+pub(crate) const ATTEND_MLA_CLUSTERS: Source = Source {
+    name: "attend_mla_clusters.cu",
+    text: concat!(
+        include_str!("../kernels/staged.cuh"),
+        include_str!("../kernels/products.cuh"),
+        "#line 1\n",
+        include_str!("../kernels/attend_mla_clusters.cu")
+    ),
+};
 /// Page bounds and top k.
 pub(crate) const SELECT: Source = Source { name: "select.cu", text: include_str!("../kernels/select.cu") };
 /// Stand-ins for the rest of a layer.
@@ -51,7 +69,18 @@ pub(crate) const DENSE: Source = Source { name: "dense.cu", text: include_str!("
 pub(crate) const REPLAY: Source = Source { name: "replay.cu", text: include_str!("../kernels/replay.cu") };
 
 /// Every kernel source.
-pub const SOURCES: &[Source] = &[SWAP, LOOKUP, SCORED, ATTEND_GQA, ATTEND_MLA, SELECT, DENSE, REPLAY];
+pub const SOURCES: &[Source] = &[
+    SWAP,
+    LOOKUP,
+    SCORED,
+    ATTEND_GQA,
+    ATTEND_MLA,
+    ATTEND_GQA_CLUSTERS,
+    ATTEND_MLA_CLUSTERS,
+    SELECT,
+    DENSE,
+    REPLAY,
+];
 
 /// Compiles a source for an architecture such as `sm_90a`; needs the compiler, and neither driver nor device.
 ///

@@ -8,6 +8,7 @@
 
 mod bf16;
 pub mod check;
+mod cluster;
 mod compile;
 mod device;
 mod error;

@@ -1,5 +1,7 @@
-//! Sparse decode attention over frames.
+//! Sparse decode attention over frames: the operands and calls, and the grids that leave multiprocessors to others.
+//! Attention with the device to itself is in `clusters`.
 
+use super::clusters::{GqaClusters, MlaClusters};
 use super::count32;
 use crate::compile::{ATTEND_GQA, ATTEND_MLA, Module};
 use crate::{Device, DeviceBuffer, HwError, Kernel, Shape, Stream};
@@ -84,6 +86,16 @@ impl Reading {
         })
     }
 
+    /// Streams.
+    pub(super) fn streams(&self) -> u32 {
+        self.streams
+    }
+
+    /// Entries of a stream where all have as many.
+    pub(super) fn usual_entries(&self) -> u32 {
+        count32(self.entries.len()).checked_div(self.streams).unwrap_or(0)
+    }
+
     /// Addresses of entries and rows, for the kernels that fill them in.
     pub(crate) fn addresses(&self) -> (u64, u64) {
         (self.entries.address(), self.rows.address())
@@ -98,9 +110,9 @@ impl Reading {
 /// How an attention is cut into work for thread blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Split {
-    /// Tiles of 16 tokens for one thread block, at least.
+    /// Tiles of 16 tokens for one thread block, at least, where multiprocessors are left to others.
     pub least: u32,
-    /// Multiprocessors left to kernels beside this one.
+    /// Multiprocessors left to kernels beside this one; none means that there are no such kernels.
     pub spare: u32,
 }
 
@@ -183,6 +195,7 @@ impl Call<'_> {
 /// The grouped-query kernels.
 pub struct AttendGqa {
     device: Device,
+    clusters: GqaClusters,
     kernels: Vec<(Gqa, Kernel)>,
     merge: Kernel,
     _module: Module,
@@ -202,7 +215,8 @@ impl AttendGqa {
             kernels.push((gqa, kernel));
         }
         let merge = module.kernel("merge_parts", 0)?;
-        Ok(AttendGqa { device: device.clone(), kernels, merge, _module: module })
+        let clusters = GqaClusters::load(device)?;
+        Ok(AttendGqa { device: device.clone(), clusters, kernels, merge, _module: module })
     }
 
     /// Scratch for attentions of at most `streams` streams.
@@ -226,9 +240,12 @@ impl AttendGqa {
     /// # Panics
     /// If there is no kernel for the geometry.
     pub fn attend(&self, stream: &Stream, gqa: Gqa, call: &Call<'_>, split: Split) -> Result<(), HwError> {
+        let scale = 1.0 / (HEAD_DIM as f32).sqrt();
+        if split.spare == 0 {
+            return self.clusters.attend(stream, gqa, call, scale);
+        }
         let found = self.kernels.iter().find(|(known, _)| *known == gqa);
         let &(_, kernel) = found.expect("pages of 16 or 64 tokens and groups of 4 or 8 heads");
-        let scale = 1.0 / (HEAD_DIM as f32).sqrt();
         let grid = (call.scratch.grid - split.spare, 1);
         call.launch(stream, kernel, scale, split, Shape { grid, block: THREADS, shared: gqa.shared_bytes() })
     }
@@ -281,6 +298,7 @@ impl Mla {
 /// The latent-attention kernels.
 pub struct AttendMla {
     device: Device,
+    clusters: MlaClusters,
     bf16: Kernel,
     fp8: Kernel,
     add_pieces: Kernel,
@@ -296,6 +314,7 @@ impl AttendMla {
         let module = Module::load(device, ATTEND_MLA)?;
         Ok(AttendMla {
             device: device.clone(),
+            clusters: MlaClusters::load(device)?,
             bf16: module.kernel("attend_mla_bf16", Mla { heads: 16, fp8: false }.shared_bytes())?,
             fp8: module.kernel("attend_mla_fp8", Mla { heads: 16, fp8: true }.shared_bytes())?,
             add_pieces: module.kernel("add_pieces", 0)?,
@@ -330,6 +349,9 @@ impl AttendMla {
         scale: f32,
         split: Split,
     ) -> Result<(), HwError> {
+        if split.spare == 0 {
+            return self.clusters.attend(stream, mla, call, scale);
+        }
         let kernel = if mla.fp8 { self.fp8 } else { self.bf16 };
         let groups = mla.heads / LATENT_HEADS;
         // All head groups together fill the device once.

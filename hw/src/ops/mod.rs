@@ -1,6 +1,7 @@
 //! Operations: one file per kernel source, each a loaded module with typed calls.
 
 pub mod attend;
+mod clusters;
 pub mod dense;
 pub mod lookup;
 pub mod replay;

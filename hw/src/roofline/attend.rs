@@ -101,9 +101,8 @@ fn latent(bench: &mut Bench) -> Result<(), HwError> {
                 scratch: kernels.scratch(mla, batch)?,
                 result: Attended::new(&bench.device, batch, heads as usize, LATENT_DIM)?,
             };
-            let least = if batch == 1 { 4 } else { 8 };
             let time = bench.stream.time_in_graph(i.readings.len(), 10, |at| {
-                kernels.attend(&bench.stream, mla, &i.call(at), 0.07, Split { least, spare: 0 })
+                kernels.attend(&bench.stream, mla, &i.call(at), 0.07, Split::default())
             })?;
             let format = if fp8 { "fp8 656 B" } else { "bf16" };
             let order = if scattered { "" } else { " in order" };
@@ -134,17 +133,13 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
         for (batch, goal) in [(1usize, None), (8, Some(0.80)), (64, Some(0.95))] {
             let (gqa, tokens) = (Gqa { page, group }, 2048);
             let i = inputs(bench, &kernels, gqa, batch, tokens)?;
-            let least_choices: &[u32] = if batch == 1 { &[8, 12, 16] } else { &[8, 12] };
-            for &least in least_choices {
-                let time = bench.stream.time_in_graph(i.readings.len(), 20, |at| {
-                    kernels.attend(&bench.stream, gqa, &i.call(at), Split { least, spare: 0 })
-                })?;
-                let bytes = (batch * KV_HEADS) as u64 * u64::from(tokens) * HEAD_DIM as u64 * 4;
-                let shape = format!(
-                    "batch {batch}, 8 KV heads x 128, group {group}, {tokens} tokens in pages of {page}, least {least}"
-                );
-                bench.bandwidth("attend gqa", shape, bytes, time, ("HBM copy", bench.ceilings.copy), goal);
-            }
+            let time = bench.stream.time_in_graph(i.readings.len(), 20, |at| {
+                kernels.attend(&bench.stream, gqa, &i.call(at), Split::default())
+            })?;
+            let bytes = (batch * KV_HEADS) as u64 * u64::from(tokens) * HEAD_DIM as u64 * 4;
+            let shape =
+                format!("batch {batch}, 8 KV heads x 128, group {group}, {tokens} tokens in pages of {page}");
+            bench.bandwidth("attend gqa", shape, bytes, time, ("HBM copy", bench.ceilings.copy), goal);
         }
     }
     latent(bench)

@@ -1,0 +1,196 @@
+//! Attention that has the device to itself: a cluster of thread blocks per stream, sized by how many streams there are.
+//! The public calls are those of `attend`, which chooses between this and a grid that leaves multiprocessors free.
+
+use super::attend::{Call, Gqa, HEAD_DIM, Mla};
+use super::count32;
+use crate::compile::{ATTEND_GQA_CLUSTERS, ATTEND_MLA_CLUSTERS, Module};
+use crate::{Device, HwError, Kernel, Shape, Stream, cluster};
+
+/// How a stream of grouped-query attention is cut: warps of a block, stages of each warp's ring, blocks of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cut {
+    /// Streams up to which this is the fastest (own measurement, H100 80GB SXM, streams of 2048 tokens).
+    streams: u32,
+    warps: u32,
+    stages: u32,
+    cluster: u32,
+}
+
+const CUTS: &[Cut] = &[
+    Cut { streams: 4, warps: 4, stages: 2, cluster: 16 },
+    Cut { streams: 11, warps: 4, stages: 2, cluster: 8 },
+    Cut { streams: 23, warps: 4, stages: 2, cluster: 4 },
+    Cut { streams: 191, warps: 8, stages: 2, cluster: 1 },
+    Cut { streams: u32::MAX, warps: 8, stages: 1, cluster: 1 },
+];
+
+impl Cut {
+    fn of(streams: u32) -> Cut {
+        *CUTS.iter().find(|cut| streams <= cut.streams).expect("the last cut is for any number of streams")
+    }
+
+    /// Every warp's ring of tiles of 16 keys and values.
+    fn shared_bytes(self) -> u32 {
+        self.warps * self.stages * 16 * count32(HEAD_DIM) * 4
+    }
+}
+
+/// The kernels of grouped-query attention.
+pub(super) struct GqaClusters {
+    kernels: Vec<(Gqa, Cut, Kernel)>,
+    _module: Module,
+}
+
+impl GqaClusters {
+    pub(super) fn load(device: &Device) -> Result<GqaClusters, HwError> {
+        let module = Module::load(device, ATTEND_GQA_CLUSTERS)?;
+        let mut kernels = Vec::new();
+        for (page, group) in [(16, 4), (16, 8), (64, 4), (64, 8)] {
+            for &cut in CUTS {
+                let name = format!("attend_p{page}_g{group}_w{}_s{}", cut.warps, cut.stages);
+                let kernel = module.kernel(&name, cut.shared_bytes())?;
+                cluster::allow(kernel)?;
+                kernels.push((Gqa { page, group }, cut, kernel));
+            }
+        }
+        Ok(GqaClusters { kernels, _module: module })
+    }
+
+    pub(super) fn attend(
+        &self,
+        stream: &Stream,
+        gqa: Gqa,
+        call: &Call<'_>,
+        scale: f32,
+    ) -> Result<(), HwError> {
+        let streams = call.reading.streams();
+        if streams == 0 {
+            return Ok(());
+        }
+        let cut = Cut::of(streams);
+        let found = self.kernels.iter().find(|(of, cut_of, _)| (*of, *cut_of) == (gqa, cut));
+        let &(_, _, kernel) = found.expect("pages of 16 or 64 tokens and groups of 4 or 8 heads");
+        let shape =
+            Shape { grid: (streams * cut.cluster, 1), block: cut.warps * 32, shared: cut.shared_bytes() };
+        let (entries, rows) = call.reading.addresses();
+        let arguments = [
+            call.queries.address(),
+            call.pool,
+            entries,
+            rows,
+            u64::from(call.reading.usual_entries()),
+            u64::from((scale * std::f32::consts::LOG2_E).to_bits()),
+            call.result.out.address(),
+            call.result.lse.address(),
+        ];
+        // SAFETY: as declared in attend_gqa_clusters.cu; the reading names frames within the pool.
+        unsafe { stream.launch_clusters(kernel, shape, cut.cluster, &arguments) }
+    }
+}
+
+/// A kernel of latent attention, for 16 or 64 heads at once.
+struct Latent {
+    fp8: bool,
+    heads: u32,
+    kernel: Kernel,
+    /// How many clusters of how many blocks the device holds, largest first.
+    fits: Vec<(u32, u32)>,
+}
+
+impl Latent {
+    const THREADS: u32 = 256;
+
+    /// A ring of stages of 32 rows, the queries, and a step's weights.
+    fn shared_bytes(fp8: bool, heads: u32) -> u32 {
+        let (stages, row, step) = (if heads == 16 && !fp8 { 5 } else { 4 }, 576 * 2, 64 * 128);
+        stages * 32 * row + heads * row + step
+    }
+
+    fn load(module: &Module, fp8: bool, heads: u32) -> Result<Latent, HwError> {
+        let name = format!("attend_{}_h{heads}", if fp8 { "fp8" } else { "bf16" });
+        let shared = Latent::shared_bytes(fp8, heads);
+        let kernel = module.kernel(&name, shared)?;
+        cluster::allow(kernel)?;
+        let mut fits = Vec::new();
+        let mut blocks = cluster::LARGEST;
+        while blocks > 1 {
+            let shape = Shape { grid: (blocks, 1), block: Latent::THREADS, shared };
+            fits.push((blocks, cluster::most(kernel, shape, blocks)?));
+            blocks /= 2;
+        }
+        Ok(Latent { fp8, heads, kernel, fits })
+    }
+
+    /// Blocks of a cluster: the most of which so many clusters run at once.
+    fn cluster(&self, clusters: u32) -> u32 {
+        self.fits.iter().find(|(_, most)| clusters <= *most).map_or(1, |&(blocks, _)| blocks)
+    }
+}
+
+/// The kernels of latent attention.
+pub(super) struct MlaClusters {
+    kernels: Vec<Latent>,
+    _module: Module,
+}
+
+impl MlaClusters {
+    pub(super) fn load(device: &Device) -> Result<MlaClusters, HwError> {
+        let module = Module::load(device, ATTEND_MLA_CLUSTERS)?;
+        let shapes = [(false, 16), (false, 64), (true, 16), (true, 64)];
+        let kernels = shapes.into_iter().map(|(fp8, heads)| Latent::load(&module, fp8, heads));
+        Ok(MlaClusters { kernels: kernels.collect::<Result<_, _>>()?, _module: module })
+    }
+
+    pub(super) fn attend(
+        &self,
+        stream: &Stream,
+        mla: Mla,
+        call: &Call<'_>,
+        scale: f32,
+    ) -> Result<(), HwError> {
+        let streams = call.reading.streams();
+        if streams == 0 {
+            return Ok(());
+        }
+        let heads = if mla.heads.is_multiple_of(64) { 64 } else { 16 };
+        assert_eq!(mla.heads % heads, 0, "query heads are a multiple of 16");
+        let found = self.kernels.iter().find(|kernel| (kernel.fp8, kernel.heads) == (mla.fp8, heads));
+        let latent = found.expect("a kernel for both formats and both numbers of heads");
+        let groups = mla.heads / heads;
+        let cluster = latent.cluster(streams * groups);
+        let shape = Shape {
+            grid: (streams * cluster, groups),
+            block: Latent::THREADS,
+            shared: Latent::shared_bytes(mla.fp8, heads),
+        };
+        let (entries, rows) = call.reading.addresses();
+        let arguments = [
+            call.queries.address(),
+            call.pool,
+            entries,
+            rows,
+            u64::from(call.reading.usual_entries()),
+            u64::from(mla.heads),
+            u64::from((scale * std::f32::consts::LOG2_E).to_bits()),
+            call.result.out.address(),
+            call.result.lse.address(),
+        ];
+        // SAFETY: as declared in attend_mla_clusters.cu; the reading names rows within the pool.
+        unsafe { stream.launch_clusters(latent.kernel, shape, cluster, &arguments) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_streams_are_cut_finest() {
+        let clusters: Vec<u32> = [1, 8, 16, 64, 512].map(|streams| Cut::of(streams).cluster).to_vec();
+        assert_eq!(clusters, [16, 8, 4, 1, 1]);
+        assert!(CUTS.is_sorted_by_key(|cut| cut.streams));
+        // Pieces of all warps lie in their rings afterwards: 8 heads of 132 values, maximum and sum.
+        assert!(CUTS.iter().all(|cut| cut.warps * 8 * 134 * 4 <= cut.shared_bytes()));
+        assert!(CUTS.iter().all(|cut| cut.shared_bytes() <= 220 << 10));
+    }
+}
