@@ -1,6 +1,7 @@
 // Sparse decode attention over latent rows where it has the device to itself: a cluster of thread blocks per stream and
 // 16 or 64 heads. A row holds 512 latent dimensions, which are key and value, and 64 rotary ones, key alone: bf16 (1152
-// bytes), or the latent ones e4m3 with a scale per 128 (656 bytes), widened to bf16 on their way into shared memory.
+// bytes), or the latent ones e4m3 with a scale per 128 (656 bytes), which are scaled to f16 on their way into shared memory:
+// bf16 would round them so that scores no longer agree to 1%. Queries to those are f16 in their latent dimensions.
 // Two groups of four warps: each takes the scores of half a step's tokens, and the sums of half the dimensions.
 
 const u32 THREADS = 256;
@@ -22,9 +23,15 @@ __device__ __forceinline__ float2 widen_f16(u32 two) {
     return r;
 }
 
-__device__ __forceinline__ u32 scaled_bf16(u32 two, float scale) {
+__device__ __forceinline__ u32 scaled_f16(u32 two, float scale) {
     float2 v = widen_f16(widen_fp8(two));
-    return pack_bf16(v.x * scale, v.y * scale);
+    return pack_f16(v.x * scale, v.y * scale);
+}
+
+__device__ __forceinline__ u32 narrow_bf16(u32 two) { return pack_f16(low_bf16(two), high_bf16(two)); }
+
+__device__ __forceinline__ void store_words(u32 at, u32 a, u32 b, u32 c, u32 d) {
+    asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
 
 // fp8 values of a warp's four rows of a half, on their way from memory through registers, where they are widened.
@@ -60,7 +67,13 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
     for (u32 i = threadIdx.x; i < HEADS * 72; i += THREADS) {
         u32 head = i / 72, p = i % 72, c = p / 8;
         u32 to = query + c * QUERY_CHUNK + head * 128 + (((p & 7) ^ (head & 7)) << 4);
-        copy_chunk(to, queries + (head_at + head) * QUERY + p * 8);
+        const u16 *from = queries + (head_at + head) * QUERY + p * 8;
+        if (FP8 && c < CHUNKS - 1) {
+            uint4 v = *(const uint4 *)from;
+            store_words(to, narrow_bf16(v.x), narrow_bf16(v.y), narrow_bf16(v.z), narrow_bf16(v.w));
+        } else {
+            copy_chunk(to, from);
+        }
     }
     if (row.y != entry || row.z != tokens) entry = row.y, tokens = row.z, plan();
 
@@ -103,8 +116,7 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
 #pragma unroll
                 for (u32 i = 0; i < 2; i++) {
                     u32 a = v[2 * i], b = v[2 * i + 1], at = to + row * 128 + ((((lane & 3) * 2 + i) ^ (row & 7)) << 4);
-                    asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(scaled_bf16(a, s)),
-                                 "r"(scaled_bf16(a >> 16, s)), "r"(scaled_bf16(b, s)), "r"(scaled_bf16(b >> 16, s)) : "memory");
+                    store_words(at, scaled_f16(a, s), scaled_f16(a >> 16, s), scaled_f16(b, s), scaled_f16(b >> 16, s));
                 }
             }
         }
@@ -135,9 +147,11 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
 #pragma unroll
         for (u32 c = 0; c < CHUNKS; c++)
 #pragma unroll
-            for (u32 k = 0; k < 4; k++)
-                product_n32(s, descriptor(query + c * QUERY_CHUNK + k * 32, 16),
-                            descriptor(own + c * CHUNK_BYTES + k * 32, 16), c | k);
+            for (u32 k = 0; k < 4; k++) {
+                u64 a = descriptor(query + c * QUERY_CHUNK + k * 32, 16), b = descriptor(own + c * CHUNK_BYTES + k * 32, 16);
+                if (FP8 && c < CHUNKS - 1) product_f16_n32(s, a, b, c | k);
+                else product_n32(s, a, b, c | k);
+            }
         products_end();
         products_await();
         bool real = HEADS == 64 || band == 0; // of fewer heads than 64 the first warp holds all
@@ -183,7 +197,8 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
 #pragma unroll
                 for (u32 h = 0; h < 2; h++) {
                     u32 r = band * 16 + g + h * 8, at = weights + r * 128 + (((half * 4 + j) ^ (r & 7)) << 4) + t * 4;
-                    u32 two = pack_bf16(s[4 * j + 2 * h], s[4 * j + 2 * h + 1]);
+                    float x = s[4 * j + 2 * h], y = s[4 * j + 2 * h + 1];
+                    u32 two = FP8 ? pack_f16(x, y) : pack_bf16(x, y);
                     asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(two) : "memory");
                 }
         }
@@ -191,9 +206,12 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
         __syncthreads();
         products_begin();
 #pragma unroll
-        for (u32 k = 0; k < 4; k++)
-            product_n256_t(sums, descriptor(weights + k * 32, 16),
-                           descriptor(stage[k / 2] + half * 4 * CHUNK_BYTES + k % 2 * 2048, CHUNK_BYTES), 1);
+        for (u32 k = 0; k < 4; k++) {
+            u64 a = descriptor(weights + k * 32, 16);
+            u64 b = descriptor(stage[k / 2] + half * 4 * CHUNK_BYTES + k % 2 * 2048, CHUNK_BYTES);
+            if (FP8) product_f16_n256_t(sums, a, b, 1);
+            else product_n256_t(sums, a, b, 1);
+        }
         products_end();
         unpack();
         products_await();

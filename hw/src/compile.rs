@@ -63,6 +63,16 @@ pub(crate) const ATTEND_MLA_CLUSTERS: Source = Source {
 };
 /// Page bounds and top k.
 pub(crate) const SELECT: Source = Source { name: "select.cu", text: include_str!("../kernels/select.cu") };
+/// Scores of an indexer.
+pub(crate) const INDEX: Source = Source {
+    name: "index.cu",
+    text: concat!(
+        include_str!("../kernels/staged.cuh"),
+        include_str!("../kernels/products.cuh"),
+        "#line 1\n",
+        include_str!("../kernels/index.cu")
+    ),
+};
 /// Stand-ins for the rest of a layer.
 pub(crate) const DENSE: Source = Source { name: "dense.cu", text: include_str!("../kernels/dense.cu") };
 /// What a replayed step is around those.
@@ -78,6 +88,7 @@ pub const SOURCES: &[Source] = &[
     ATTEND_GQA_CLUSTERS,
     ATTEND_MLA_CLUSTERS,
     SELECT,
+    INDEX,
     DENSE,
     REPLAY,
 ];

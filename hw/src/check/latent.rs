@@ -12,7 +12,7 @@ const ALLOWED: f64 = 1e-2;
 const SCALE: f32 = 0.072_168_78;
 
 /// Value of an e4m3 byte that is no NaN.
-fn widen_fp8(bits: u8) -> f64 {
+pub(super) fn widen_fp8(bits: u8) -> f64 {
     let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f64::from(bits & 7));
     let size = if exponent == 0 {
         mantissa / 8.0 * 2f64.powi(-6)

@@ -1,6 +1,7 @@
 //! Checks of every kernel against references in double precision, on fresh random inputs and poisoned outputs.
 
 mod attend;
+mod index;
 mod latent;
 mod lookup;
 mod reference;
@@ -56,6 +57,7 @@ pub fn run(device: &Device, seed: u64) -> Result<Vec<Finding>, HwError> {
     attend::run(&mut bench)?;
     latent::run(&mut bench)?;
     select::run(&mut bench)?;
+    index::run(&mut bench)?;
     lookup::run(&mut bench)?;
     Ok(bench.findings)
 }

@@ -349,7 +349,7 @@ impl AttendMla {
         scale: f32,
         split: Split,
     ) -> Result<(), HwError> {
-        if split.spare == 0 && !mla.fp8 {
+        if split.spare == 0 {
             return self.clusters.attend(stream, mla, call, scale);
         }
         let kernel = if mla.fp8 { self.fp8 } else { self.bf16 };

@@ -3,6 +3,7 @@
 pub mod attend;
 mod clusters;
 pub mod dense;
+pub mod index;
 pub mod lookup;
 pub mod replay;
 pub mod select;

@@ -1,6 +1,7 @@
 //! How close every kernel comes to what the machine can do: each figure beside a reference measured in the same run.
 
 mod attend;
+mod index;
 mod link;
 mod lookup;
 mod memory;
@@ -52,8 +53,13 @@ pub struct Table {
 type Section = fn(&mut Bench) -> Result<(), HwError>;
 
 /// The groups of kernels, by name.
-const SECTIONS: &[(&str, Section)] =
-    &[("attend", attend::run), ("select", select::run), ("lookup", lookup::run), ("link", link::run)];
+const SECTIONS: &[(&str, Section)] = &[
+    ("attend", attend::run),
+    ("select", select::run),
+    ("index", index::run),
+    ("lookup", lookup::run),
+    ("link", link::run),
+];
 
 /// What a measurement works with.
 struct Bench {
@@ -132,7 +138,7 @@ impl Bench {
 
 /// Measures everything, with at most `pinned_bytes` of pinned host memory. `matrix_rate` is what a large bf16 matrix
 /// product reaches on this machine, TFLOP/s; this crate has none of its own. `only` names one
-/// group: attend, select, lookup or link.
+/// group: attend, select, index, lookup or link.
 ///
 /// # Errors
 /// If the device fails or has too little memory.
