@@ -107,14 +107,14 @@ fn case(
     let (mut a, mut b, mut wrong) = (Vec::new(), Vec::new(), 0u32);
     for (stream, &count) in counts.iter().enumerate() {
         let own = &got[stream * stride_len..][..stride_len];
-        for key in 0..count as usize {
+        for (key, &score) in own.iter().enumerate().take(count as usize) {
             let key_values = &keys.values[stream * per_stream * INDEX_BLOCK + key];
             let head = |head: usize| {
                 let at = stream * INDEX_HEADS + head;
                 f64::from(weights[at]) * dot(&queries.values[at], key_values).max(0.0)
             };
             b.push((0..INDEX_HEADS).map(head).sum());
-            a.push(f64::from(own[key]));
+            a.push(f64::from(score));
         }
         // Beyond a stream's keys the poison stays.
         wrong += u32::from(own[count as usize..].iter().any(|score| score.to_bits() != u32::MAX));
