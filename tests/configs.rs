@@ -25,7 +25,8 @@ fn stem(path: &Path) -> String {
 fn there_is_a_test_for_every_folder() {
     for name in program::names(&program::root().join("configs")) {
         let folder = program::root().join("configs").join(&name);
-        let known = ["baselines", "machines", "models", "policies", "sweeps"].contains(&name.as_str());
+        let known =
+            ["baselines", "machines", "models", "policies", "prefetch", "sweeps"].contains(&name.as_str());
         assert!(
             known || program::names(&folder).is_empty(),
             "configs/{name}: say in this file how its files are lowered"
@@ -69,23 +70,33 @@ fn models() {
     presets_are("models", MODELS, |path| presets::model(path).map(|model| model.name));
 }
 
-/// A policy's file has the form of a configuration's `[hot]`; the trace has scores, which some of them read.
-#[test]
-fn policies() {
-    let files = files("policies");
-    assert!(files.iter().any(|file| stem(file) == "lru"));
+/// A policy's file has the form of a section of a configuration; the trace has scores, which some of them read.
+#[track_caller]
+fn can_be_chosen(folder: &str, section: &str, one: &str) {
+    let files = files(folder);
+    assert!(files.iter().any(|file| stem(file) == one));
     for path in files {
         let text = std::fs::read_to_string(&path).expect("readable");
-        let hot: toml::Table = text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert_eq!(hot["policy"].as_str(), Some(stem(&path).as_str()), "a file is named after its policy");
+        let policy: toml::Table = text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(policy["policy"].as_str(), Some(stem(&path).as_str()), "a file is named after its policy");
         let trace =
             "trace = 'traces/samples/gemma3-pages.parquet'\nmodel = 'smollm2-135m'\nmachine = 'h100-pcie5'\n";
         let mut run: toml::Table = trace.parse().expect("TOML");
-        run.insert("hot".into(), toml::Value::Table(hot));
+        run.insert(section.into(), toml::Value::Table(policy));
         let run = toml::to_string(&run).expect("a table prints");
         let sweep = ConfigFile::parse(&run).and_then(Sweep::plan);
         sweep.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
+}
+
+#[test]
+fn policies() {
+    can_be_chosen("policies", "hot", "lru");
+}
+
+#[test]
+fn prefetchers() {
+    can_be_chosen("prefetch", "prefetch", "next-ranked");
 }
 
 #[test]

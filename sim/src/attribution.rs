@@ -101,7 +101,7 @@ pub struct LayerSpan {
     pub launch: Nanos,
     /// Anything else waited for: admission loads, unfinished write-backs.
     pub wait: Nanos,
-    /// Bytes sent to the device.
+    /// Bytes that this step decided to send to the device.
     pub h2d: Bytes,
     /// Bytes sent to the host.
     pub d2h: Bytes,

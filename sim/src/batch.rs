@@ -67,6 +67,16 @@ impl StreamMap {
 pub struct BatchBuffers {
     steps: Vec<StepBuf>,
     futures: Vec<FutureBuf>,
+    /// Steps read in advance for a prefetcher that looks ahead.
+    look_ahead: u32,
+    upcoming: Vec<StepBuf>,
+}
+
+impl BatchBuffers {
+    /// Buffers for steps that are read with the `steps` after each of them.
+    pub fn looking_ahead(steps: u32) -> BatchBuffers {
+        BatchBuffers { look_ahead: steps, ..BatchBuffers::default() }
+    }
 }
 
 /// The selections of one engine step.
@@ -74,6 +84,11 @@ pub struct BatchStep<'a> {
     map: &'a StreamMap,
     rows: Vec<StepRows<'a>>,
     futures: Vec<FutureRows<'a>>,
+    /// `look_ahead` later steps per participant; `None` beyond the end of its recording.
+    upcoming: Vec<Option<StepRows<'a>>>,
+    look_ahead: u32,
+    /// Blocks of each participant's context that can be moved: the newest is not where it lives in a slot of its own.
+    complete: Vec<u32>,
     /// The block that each participant's context completes with this step.
     grown: Vec<Option<BlockId>>,
     /// What is known of each participant.
@@ -94,14 +109,19 @@ impl<'a> BatchStep<'a> {
     ) -> Result<BatchStep<'a>, TraceError> {
         buffers.steps.resize_with(runs.len(), StepBuf::default);
         buffers.futures.resize_with(runs.len(), FutureBuf::default);
+        let BatchBuffers { steps, futures, look_ahead, upcoming } = buffers;
+        upcoming.resize_with(runs.len() * *look_ahead as usize, StepBuf::default);
         let mut step = BatchStep {
             map,
             rows: Vec::with_capacity(runs.len()),
             futures: Vec::with_capacity(if future.is_some() { runs.len() } else { 0 }),
+            upcoming: Vec::with_capacity(upcoming.len()),
+            look_ahead: *look_ahead,
+            complete: Vec::with_capacity(runs.len()),
             grown: Vec::with_capacity(runs.len()),
             participants: Vec::with_capacity(runs.len()),
         };
-        for ((run, rows), ahead) in runs.iter().zip(&mut buffers.steps).zip(&mut buffers.futures) {
+        for ((run, rows), ahead) in runs.iter().zip(steps).zip(futures) {
             let request = run.request as usize;
             step.rows.push(recording.step(request, run.recorded_step, rows)?);
             if let Some(future) = future {
@@ -110,9 +130,17 @@ impl<'a> BatchStep<'a> {
             let context_entries = recording.requests()[request].prompt_entries + run.recorded_step + 1;
             let fills = context_entries.is_multiple_of(recording.entries_per_block());
             let reserved = recording.view().newest == Newest::Reserved;
-            step.grown.push((fills && reserved).then(|| recording.newest_at(request, run.recorded_step)));
+            let newest = recording.newest_at(request, run.recorded_step);
+            step.grown.push((fills && reserved).then_some(newest));
             let context_blocks = recording.blocks_at(request, run.recorded_step);
+            step.complete.push(if reserved { newest.0 } else { context_blocks });
             step.participants.push(Participant { context_entries, context_blocks });
+        }
+        let later = runs.iter().flat_map(|run| (1..=step.look_ahead).map(move |steps| (run, steps)));
+        for ((run, steps), rows) in later.zip(upcoming) {
+            let (request, at) = (run.request as usize, run.recorded_step + steps);
+            let recorded = at < recording.steps(request);
+            step.upcoming.push(if recorded { Some(recording.step(request, at, rows)?) } else { None });
         }
         Ok(step)
     }
@@ -150,6 +178,16 @@ impl SelectionSource for BatchStep<'_> {
             grown: self.grown[participant],
             foresight,
         }
+    }
+
+    fn upcoming(&self, participant: usize, stream: usize, steps: u32) -> Option<&[BlockId]> {
+        let (at, each) = (steps.checked_sub(1)? as usize, self.look_ahead as usize);
+        let rows = self.upcoming.get(participant * each + at).filter(|_| at < each)?.as_ref()?;
+        Some(rows.stream(self.map.recorded(stream)).blocks)
+    }
+
+    fn complete_blocks(&self, participant: usize) -> u32 {
+        self.complete[participant]
     }
 }
 

@@ -152,11 +152,13 @@ pub struct PrefetchConfig {
     pub policy: String,
     /// Blocks that one stream may prefetch in one step.
     pub budget: u32,
+    /// Parameters of the policy.
+    pub params: toml::Table,
 }
 
 impl Default for PrefetchConfig {
     fn default() -> PrefetchConfig {
-        PrefetchConfig { policy: "none".into(), budget: 4 }
+        PrefetchConfig { policy: "none".into(), budget: 4, params: toml::Table::new() }
     }
 }
 

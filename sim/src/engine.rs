@@ -113,7 +113,7 @@ impl Replay<'_> {
         let mut decisions =
             Decisions { layers: vec![LayerTally::default(); run.map.layers()], ..Decisions::default() };
         let mut seated: Vec<u32> = vec![0; run.schedule.seats() as usize]; // blocks that each seat's context can hold
-        let mut buffers = BatchBuffers::default();
+        let mut buffers = BatchBuffers::looking_ahead(plane.look_ahead());
         let mut work = StepWork::default();
         for (step, scheduled) in (0u32..).zip(&run.schedule.steps) {
             if stop() {

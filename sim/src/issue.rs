@@ -11,8 +11,10 @@ use crate::queues::{Op, OpId, Queues, Work};
 use crate::transfer::{TransferParams, TransferShape};
 use crate::work::{LayerWork, Movement, StepWork};
 use kvtier_units::{Bandwidth, Nanos};
+use prefetching::Decided;
 
 mod below;
+mod prefetching;
 
 /// Resources of the links of one GPU.
 pub(crate) const H2D: Resource = Resource(0);
@@ -56,14 +58,6 @@ pub(crate) struct Issuer {
     tiers: [Option<Tier>; 2],
     /// Moves between home tiers that this step's boundary asked for, and their blocks.
     pub(crate) boundary_moves: Vec<(OpId, u64)>,
-}
-
-/// What one layer prefetches, and the step that decided it.
-#[derive(Clone, Copy, Debug)]
-struct Decided {
-    step: u32,
-    host: Movement,
-    below: [Movement; 2],
 }
 
 impl Issuer {
@@ -188,19 +182,7 @@ impl Issuer {
                 attend
             }
         };
-        let prefetch = Decided { step: step.step, host: work.prefetch, below: work.prefetch_below };
-        if prefetch.host.blocks + prefetch.below.iter().map(|below| below.blocks).sum::<u64>() > 0 {
-            self.prefetched = true;
-            let queue = match self.config.overlap {
-                Overlap::Serial => Some(Queue::Compute),
-                Overlap::HitFirst => Some(Queue::CopyIn),
-                Overlap::LayerAhead => None,
-            };
-            match queue {
-                Some(queue) => self.prefetch(out, queue, place, sparse, prefetch, Some(lookup)),
-                None => self.decided[sparse] = Some(prefetch),
-            }
-        }
+        self.issue_prefetches(out, place, sparse, step, lookup);
         if work.written_back > 0 {
             let whole = spread(work.written_back, step.requests);
             let after = [Some(attend), None];
@@ -251,47 +233,6 @@ impl Issuer {
         id
     }
 
-    /// Lists the prefetched blocks that a layer uses first in this step. The last of their transfers to end is
-    /// returned as well: the copy queue runs in order, so waiting for it is waiting for all.
-    fn note_uses(&mut self, out: &Sink<'_>, sparse: usize, work: &LayerWork) -> ((u32, u32), Option<OpId>) {
-        let list = &mut self.under_way[sparse];
-        list.retain(|(_, transfer)| !out.queues.has_ended(*transfer));
-        let first = self.uses.len();
-        for one in &work.prefetch_uses {
-            let transfer =
-                list.iter().find(|(step, _)| *step == one.issued_step).map(|(_, transfer)| *transfer);
-            self.uses.push(Use { transfer, blocks: one.blocks });
-        }
-        let arrival = self.uses[first..].iter().filter_map(|one| one.transfer).max();
-        let index = |at: usize| u32::try_from(at).expect("fewer than 2^32 uses in a step");
-        ((index(first), index(self.uses.len())), arrival)
-    }
-
-    /// During this layer, issues what was decided for the next one; during the last, for the first one.
-    fn issue_ahead(&mut self, out: &mut Sink<'_>, place: u32, sparse: usize, before: Option<OpId>) {
-        let next = (sparse + 1) % self.under_way.len();
-        if let Some(decided) = self.decided[next].take() {
-            self.prefetch(out, Queue::CopyIn, place, next, decided, before);
-        }
-    }
-
-    /// Issues a prefetch for the sparse layer `target`, during the layer at `place`.
-    fn prefetch(
-        &mut self,
-        out: &mut Sink<'_>,
-        queue: Queue,
-        place: u32,
-        target: usize,
-        decided: Decided,
-        after: Option<OpId>,
-    ) {
-        let after = [after, self.write_backs[target]];
-        let host = (decided.host.blocks > 0)
-            .then(|| self.transfer(out, OpKind::Prefetch, queue, Some(place), &decided.host, after));
-        let last = self.prefetch_below(out, queue, place, &decided.below, after).or(host);
-        self.under_way[target].extend(last.map(|last| (decided.step, last)));
-    }
-
     fn kernel(
         &mut self,
         out: &mut Sink<'_>,
@@ -303,26 +244,10 @@ impl Issuer {
         self.push(out, kind, Queue::Compute, Some(place), kernel.nodes, Work::Kernel(kernel.body), after)
     }
 
-    fn transfer(
-        &mut self,
-        out: &mut Sink<'_>,
-        kind: OpKind,
-        queue: Queue,
-        place: Option<u32>,
-        movement: &Movement,
-        after: [Option<OpId>; 2],
-    ) -> OpId {
-        let shape = self.shape(movement);
-        let bytes = shape.payload();
+    /// Counts the bytes of a movement with a layer.
+    fn book(&self, out: &mut Sink<'_>, place: Option<u32>, link: Resource, movement: &Movement) {
         let span = out.spans.of(place);
-        let link = if kind == OpKind::WriteBack { D2H } else { H2D };
-        *(if link == D2H { &mut span.d2h } else { &mut span.h2d }) += bytes;
-        let work = Work::Transfer {
-            cost: self.transfer.cost(&shape),
-            route: Route::over(&[link, HOST, HBM]),
-            bytes,
-        };
-        self.push(out, kind, queue, place, 1, work, after)
+        *(if link == D2H { &mut span.d2h } else { &mut span.h2d }) += self.shape(movement).payload();
     }
 
     fn shape(&self, movement: &Movement) -> TransferShape {
@@ -335,6 +260,38 @@ impl Issuer {
             requests: movement.requests,
             worst_request: u64::from(movement.worst_request),
         }
+    }
+
+    /// Moves blocks and counts their bytes.
+    fn transfer(
+        &mut self,
+        out: &mut Sink<'_>,
+        kind: OpKind,
+        queue: Queue,
+        place: Option<u32>,
+        movement: &Movement,
+        after: [Option<OpId>; 2],
+    ) -> OpId {
+        self.book(out, place, link_of(kind), movement);
+        self.move_blocks(out, kind, queue, place, movement, after)
+    }
+
+    fn move_blocks(
+        &mut self,
+        out: &mut Sink<'_>,
+        kind: OpKind,
+        queue: Queue,
+        place: Option<u32>,
+        movement: &Movement,
+        after: [Option<OpId>; 2],
+    ) -> OpId {
+        let shape = self.shape(movement);
+        let work = Work::Transfer {
+            cost: self.transfer.cost(&shape),
+            route: Route::over(&[link_of(kind), HOST, HBM]),
+            bytes: shape.payload(),
+        };
+        self.push(out, kind, queue, place, 1, work, after)
     }
 
     #[allow(clippy::too_many_arguments)] // the fields of one operation, in one place
@@ -373,6 +330,11 @@ impl Issuer {
 fn spread(blocks: u64, requests: u32) -> Movement {
     let each = blocks.div_ceil(u64::from(requests.max(1)));
     Movement { blocks, requests, worst_request: u32::try_from(each).unwrap_or(u32::MAX) }
+}
+
+/// The link that an operation's blocks cross.
+fn link_of(kind: OpKind) -> Resource {
+    if kind == OpKind::WriteBack { D2H } else { H2D }
 }
 
 /// Where issued operations go.

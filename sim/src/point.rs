@@ -218,6 +218,7 @@ fn tally(counts: &Counts, twin: &Counts) -> Tally {
         prefetches_cxl: counts.prefetches_cxl,
         prefetches_nvme: counts.prefetches_nvme,
         wasted: counts.wasted,
+        dropped: counts.dropped,
         written_back: counts.written_back,
         admitted: counts.admitted,
         evictions: counts.evictions,
@@ -254,7 +255,7 @@ fn blank(id: &str, kind: PointKind, blueprint: &Blueprint, run: &Run) -> Point {
     let offload = kind == PointKind::Offload;
     let only = |name: &str| if offload { name.to_owned() } else { String::new() };
     let tiered = offload && config.demotion.policy != "none";
-    let prefetches = offload && blueprint.prefetch.build().is_some();
+    let prefetches = offload && blueprint.prefetch.prefetches;
     let trace = config.trace.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     Point {
         id: id.into(),

@@ -123,6 +123,9 @@ pub struct Tally {
     pub prefetches_nvme: u64,
     /// Prefetched blocks that left, or stood at the end, unused.
     pub wasted: u64,
+    /// Prefetches dropped for want of a slot that might be evicted.
+    #[serde(default)]
+    pub dropped: u64,
     /// Newly filled blocks written to their home.
     pub written_back: u64,
     /// Blocks loaded at admission.

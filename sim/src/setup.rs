@@ -273,6 +273,7 @@ impl Blueprint {
             head_groups: attention.head_groups,
             k,
             prefetch: self.prefetch,
+            prefetch_params: config.prefetch.params.clone(),
             prefetch_budget: config.prefetch.budget,
             warm_frames: usize::try_from(config.warm.size.0 / attention.block_bytes.0)
                 .expect("a pool fits the address space"),

@@ -1,7 +1,7 @@
 //! What the time plane is told of a decided step: how much there is to select, move and attend, layer by layer.
 //! It names no policy and no block; it is all that a hardware what-if needs to time a plan again.
 
-use kvtier_policies::{Counts, LayerPlan, Moves, StepPlan};
+use kvtier_policies::{Counts, LayerPlan, Moves, Source, StepPlan};
 
 /// Blocks to move for one layer of one step, summed over the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,10 +49,16 @@ pub struct LayerWork {
     pub demand: Movement,
     /// The same from the tiers below: CXL, NVMe.
     pub demand_below: [Movement; 2],
-    /// Blocks prefetched from host memory by this layer's streams in this step; demanded in a later step, if ever.
+    /// Blocks prefetched from host memory after this layer's step; demanded in a later step, if ever.
     pub prefetch: Movement,
     /// The same from the tiers below: CXL, NVMe.
     pub prefetch_below: [Movement; 2],
+    /// Blocks prefetched from host memory ahead of this layer's look-up.
+    pub ahead: Movement,
+    /// The same from the tiers below: CXL, NVMe.
+    pub ahead_below: [Movement; 2],
+    /// The earlier sparse layer whose look-up the prefetches ahead wait for; `None` where there are none.
+    pub ahead_of: Option<u32>,
     /// First demands, in this step, of blocks that earlier prefetches brought.
     pub prefetch_uses: Vec<PrefetchUse>,
     /// Newly filled blocks written back to their home tier.
@@ -123,11 +129,16 @@ impl LayerWork {
         let mut uses = std::mem::take(&mut self.prefetch_uses);
         uses.clear();
         *self = LayerWork { prefetch_uses: uses, ..LayerWork::default() };
+        self.ahead_of = plan.source;
         self.streams = u32::try_from(plan.streams.len()).expect("fewer than 2^32 streams");
         for (participant, streams) in participants.iter().zip(plan.streams.chunks(heads.max(1))) {
             let mut sum = Counts::default();
+            let mut ahead = [0; 3];
             for stream in streams {
                 sum += stream.counts;
+                for (at, source) in [Source::Home, Source::Cxl, Source::Nvme].into_iter().enumerate() {
+                    ahead[at] += stream.ahead.iter().filter(|fill| fill.source == source).count() as u64;
+                }
                 self.candidate_blocks += u64::from(participant.context_blocks);
                 self.selected_blocks += stream.counts.accesses;
                 self.written_back += stream.counts.written_back;
@@ -136,12 +147,16 @@ impl LayerWork {
             }
             let small =
                 |blocks: u64| u32::try_from(blocks).expect("a request moves fewer than 2^32 blocks a layer");
-            self.demand.add_request(small(sum.misses - sum.misses_cxl - sum.misses_nvme));
-            self.prefetch.add_request(small(sum.prefetches - sum.prefetches_cxl - sum.prefetches_nvme));
+            let from_host = |all: u64, cxl: u64, nvme: u64| small(all - cxl - nvme);
+            self.demand.add_request(from_host(sum.misses, sum.misses_cxl, sum.misses_nvme));
+            let prefetched = from_host(sum.prefetches, sum.prefetches_cxl, sum.prefetches_nvme);
+            self.prefetch.add_request(prefetched - small(ahead[0]));
+            self.ahead.add_request(small(ahead[0]));
             let below = [(sum.misses_cxl, sum.prefetches_cxl), (sum.misses_nvme, sum.prefetches_nvme)];
             for (at, (missed, prefetched)) in below.into_iter().enumerate() {
                 self.demand_below[at].add_request(small(missed));
-                self.prefetch_below[at].add_request(small(prefetched));
+                self.prefetch_below[at].add_request(small(prefetched - ahead[at + 1]));
+                self.ahead_below[at].add_request(small(ahead[at + 1]));
             }
         }
         self.resident_blocks = self.selected_blocks - self.missed();

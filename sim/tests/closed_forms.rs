@@ -162,6 +162,8 @@ fn step(step: u32, missed: u32, prefetched: u32) -> StepWork {
         resident_blocks: selected - u64::from(missed * streams),
         demand: movement(missed),
         prefetch: movement(prefetched),
+        ahead: Movement::default(),
+        ahead_of: None,
         prefetch_uses: uses,
         written_back: if step % 16 == 5 { u64::from(streams) } else { 0 },
         ..LayerWork::default()
@@ -254,6 +256,44 @@ fn layer_ahead_hides_what_fits_under_a_layer_and_calls_the_rest_late() {
     assert!(total.late > 0, "sixty blocks a stream outlast a layer");
     assert_eq!(total.covered + total.late, 60 * 64 * 32);
     assert!(total.stall > Nanos::ZERO);
+}
+
+/// Steps in which every layer brings blocks ahead of the next, which selects them at once.
+fn ahead(overlap: Overlap, blocks: u32) -> Vec<StepSpans> {
+    let work = |at: u32| {
+        let mut work = step(at, 0, 0);
+        for (layer, number) in work.layers[1..].iter_mut().zip(0..) {
+            (layer.ahead, layer.ahead_of) = (step(at, 0, blocks).layers[0].prefetch, Some(number));
+            layer.prefetch_uses = vec![PrefetchUse { issued_step: at, blocks: blocks * layer.streams }];
+        }
+        work
+    };
+    run(config(overlap), (0..4).map(work))
+}
+
+#[test]
+fn what_is_brought_ahead_flies_from_its_sources_look_up_and_is_waited_for() {
+    let used = |blocks: u64| 64 * 31 * blocks;
+    for overlap in [Overlap::HitFirst, Overlap::LayerAhead] {
+        let covered = &ahead(overlap, 1)[3];
+        assert_eq!(
+            (covered.total().covered, covered.total().late),
+            (used(1), 0),
+            "one block flies under a layer"
+        );
+        assert_eq!(covered.total().stall, Nanos::ZERO);
+        let late = &ahead(overlap, 60)[3];
+        assert_eq!((late.total().covered, late.total().late), (0, used(60)), "sixty blocks outlast a layer");
+        assert!(late.total().stall > Nanos::ZERO);
+        for sent in late.ops.iter().filter(|op| op.kind == OpKind::Prefetch) {
+            let source = |op: &&OpSpan| op.kind == OpKind::Lookup && op.layer == sent.layer;
+            assert!(sent.begin >= late.ops.iter().find(source).unwrap().end, "{sent:?}");
+        }
+    }
+    let serial = &ahead(Overlap::Serial, 1)[3];
+    assert_eq!((serial.total().covered, serial.total().late), (used(1), 0), "it stood in the queue");
+    assert!(serial.total().stall > Nanos::ZERO);
+    assert_eq!(serial.total().h2d, Bytes(64 * 31 * 8_192));
 }
 
 #[test]

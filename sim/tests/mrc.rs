@@ -175,6 +175,7 @@ impl Case {
                 head_groups: 2,
                 k,
                 prefetch: *prefetch::find("none").unwrap(),
+                prefetch_params: toml::Table::new(),
                 prefetch_budget: 0,
                 warm_frames: 0,
                 admission: Default::default(),

@@ -1,11 +1,12 @@
 //! `kvtier policies`: what can be chosen, from the tables that register it.
 
 use crate::output;
+use kvtier_policies::PolicyError;
 use kvtier_policies::admission::ADMISSION;
 use kvtier_policies::allocation::ALLOCATION;
 use kvtier_policies::demotion::DEMOTION;
 use kvtier_policies::eviction::EVICTION;
-use kvtier_policies::prefetch::PREFETCH;
+use kvtier_policies::prefetch::{Entry, PREFETCH};
 use std::process::ExitCode;
 
 /// List eviction, allocation, admission, demotion and prefetch policies with the state each keeps
@@ -19,7 +20,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.json {
-        output::say(serde_json::to_string_pretty(&as_json())?);
+        output::say(serde_json::to_string_pretty(&as_json()?)?);
         return Ok(ExitCode::SUCCESS);
     }
     output::say(
@@ -38,10 +39,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     list_allocators();
     list_beyond_the_buffers();
-    output::say("\nPrefetch (prefetch.policy)\n");
+    output::say(
+        "\nPrefetch (prefetch.policy). State per stream, and more per block of k; configs/prefetch has the parameters.\n",
+    );
     let width = PREFETCH.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+    output::say(format!("{:<width$}  {:>9}  {:>7}  what it does", "policy", "B/stream", "B/block"));
     for entry in PREFETCH {
-        output::say(format!("{:<width$}  {}", entry.name, entry.summary));
+        let [stream, selected] = prefetch_state(entry)?;
+        output::say(format!("{:<width$}  {stream:>9}  {selected:>7}  {}", entry.name, entry.summary));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,7 +72,7 @@ fn list_beyond_the_buffers() {
     }
 }
 
-fn as_json() -> serde_json::Value {
+fn as_json() -> Result<serde_json::Value, PolicyError> {
     let eviction = EVICTION.iter().map(|entry| {
         serde_json::json!({
             "name": entry.name,
@@ -103,15 +108,30 @@ fn as_json() -> serde_json::Value {
         let (name, bytes) = (entry.name, entry.bytes_per_block);
         serde_json::json!({ "name": name, "summary": entry.summary, "bytes_per_block": bytes })
     });
-    let prefetch =
-        PREFETCH.iter().map(|entry| serde_json::json!({ "name": entry.name, "summary": entry.summary }));
-    serde_json::json!({
+    let prefetch = PREFETCH.iter().map(|entry| {
+        let [stream, selected] = prefetch_state(entry)?;
+        Ok(serde_json::json!({
+            "name": entry.name,
+            "summary": entry.summary,
+            "needs_future": entry.needs_future,
+            "reads_near_misses": entry.reads_near,
+            "bytes_per_stream": stream,
+            "bytes_per_selected": selected,
+        }))
+    });
+    Ok(serde_json::json!({
         "eviction": eviction.collect::<Vec<_>>(),
         "allocation": allocation.collect::<Vec<_>>(),
         "admission": admission.collect::<Vec<_>>(),
         "demotion": demotion.collect::<Vec<_>>(),
-        "prefetch": prefetch.collect::<Vec<_>>(),
-    })
+        "prefetch": prefetch.collect::<Result<Vec<_>, PolicyError>>()?,
+    }))
+}
+
+/// Bytes of state with default parameters: per stream, and for each block of a selection.
+fn prefetch_state(entry: &Entry) -> Result<[u64; 2], PolicyError> {
+    let bytes = |k| entry.state_bytes(&toml::Table::new(), k);
+    Ok([bytes(0)?, bytes(1)? - bytes(0)?])
 }
 
 /// Allocators, and which eviction policies go with those that change sizes.

@@ -119,6 +119,7 @@ impl Scenario {
             head_groups: self.head_groups,
             k: self.k,
             prefetch: *prefetch::find(prefetcher).expect("a registered prefetcher"),
+            prefetch_params: toml::Table::new(),
             prefetch_budget: self.prefetch,
             warm_frames: self.warm_frames,
             admission: Default::default(),

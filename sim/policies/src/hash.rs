@@ -2,10 +2,11 @@
 //!
 //! The record of one stream's step is a sequence of little-endian u32 words:
 //! step; newest (0 or 1); n and the slots of the selection in rank order; n and the loads in rank order, each
-//! (block, slot, victim, source); n and the prefetches likewise; n (0 or 1) and the growth likewise. Absent blocks
-//! are 0xffffffff; sources are 0 home in host memory, 1 warm, 2 grown, 3 CXL, 4 NVMe. A change of a buffer's size before
-//! a step has a record of its own: step; 2; the new slots; n and the blocks that left; n and the moves, each (from, to).
-//! A stream's hash after a step is xxh3-64 of that record,
+//! (block, slot, victim, source); n and the prefetches after the step likewise; n (0 or 1) and the growth likewise; where
+//! there are any, n and the prefetches ahead of the look-up likewise. Absent blocks are 0xffffffff; sources are 0 home in
+//! host memory, 1 warm, 2 grown, 3 CXL, 4 NVMe. A change of a buffer's size before a step has a record of its own: step; 2;
+//! the new slots; n and the blocks that left; n and the moves, each (from, to). A stream's hash after a step is xxh3-64 of
+//! that record,
 //! seeded with its hash before (0 at the start). A request's hash is xxh3-64 of its streams' hashes in
 //! stream order (layer-major), as little-endian u64; the run's hash is xxh3-64 of the hashes of all requests in
 //! admission order, followed by the hash of the warm pages (0 without them), whose record per layer is: step,
@@ -31,6 +32,9 @@ impl Recorder {
         self.fills(&plan.loads);
         self.fills(&plan.prefetches);
         self.fills(plan.growth.as_slice());
+        if !plan.ahead.is_empty() {
+            self.fills(&plan.ahead);
+        }
         self.hash(before)
     }
 

@@ -62,7 +62,9 @@ pub struct StreamPlan {
     pub slots: Vec<Slot>,
     /// Misses and warm hits, in rank order.
     pub loads: Vec<Fill>,
-    /// Prefetches, in the prefetcher's order.
+    /// Prefetches brought before the look-up, in the prefetcher's order.
+    pub ahead: Vec<Fill>,
+    /// Prefetches brought after the step, in the prefetcher's order.
     pub prefetches: Vec<Fill>,
     /// The newly filled block, where it found a slot.
     pub growth: Option<Fill>,
@@ -78,6 +80,7 @@ impl StreamPlan {
     /// Empties the plan for the next step, keeping its memory. The slots stay: the look-up writes all of them.
     pub(crate) fn clear(&mut self) {
         self.loads.clear();
+        self.ahead.clear();
         self.prefetches.clear();
         self.growth = None;
         self.newest = false;
@@ -85,9 +88,9 @@ impl StreamPlan {
         self.counts = Counts::default();
     }
 
-    /// Every fill of the step in victim order: loads, prefetches, growth.
+    /// Every fill of the step in victim order: prefetches ahead, loads, prefetches after, growth.
     pub fn fills(&self) -> impl Iterator<Item = &Fill> {
-        self.loads.iter().chain(&self.prefetches).chain(&self.growth)
+        self.ahead.iter().chain(&self.loads).chain(&self.prefetches).chain(&self.growth)
     }
 }
 
@@ -124,6 +127,8 @@ pub struct LayerPlan {
     pub streams: Vec<StreamPlan>,
     /// Slots of the layer's hot buffers, over all seated requests.
     pub slots: u64,
+    /// The earlier layer during which the prefetches ahead are issued; `None` where there are none.
+    pub source: Option<u32>,
     /// Warm pages evicted after the layer's insertions.
     pub warm_evictions: u64,
 }

@@ -6,19 +6,21 @@ use crate::allocation::{Allocation, Allocator};
 use crate::eviction::{self, BufferShape};
 use crate::hash::{self, Recorder};
 use crate::home::tiers::HomeTiers;
-use crate::prefetch::{self, Prefetcher};
-use crate::residency::{HotBuffer, Prefetch};
+use crate::prefetch::{self, PrefetchShape};
 use crate::shared::StreamTables;
-use crate::warm::{WarmLookup, WarmPool};
-use crate::{Counts, HomeFull, HomeTier, Lodger, PolicyError, Selection, StepPlan, StreamPlan, TierConfig};
+use crate::warm::WarmPool;
+use crate::{
+    Counts, HomeFull, HomeTier, Lodger, PolicyError, SelectionSource, StepPlan, StreamPlan, TierConfig,
+};
 use kvtier_units::{BlockId, Seed, Slot};
+use stream::{Asked, Stream};
 
 mod account;
+mod allocate;
 mod exchange;
 mod lodging;
-
-mod allocate;
 mod resize;
+mod stream;
 
 pub use resize::SeatSlots;
 
@@ -49,6 +51,8 @@ pub struct PlaneConfig {
     pub k: u32,
     /// Prefetch policy.
     pub prefetch: prefetch::Entry,
+    /// Parameters of that policy.
+    pub prefetch_params: toml::Table,
     /// Blocks that one stream may prefetch in one step.
     pub prefetch_budget: u32,
     /// Frames of the warm pages; zero for none.
@@ -91,20 +95,6 @@ pub struct Admission<'a> {
     pub first_use: &'a dyn Fn(usize, BlockId) -> u32,
 }
 
-/// Where the selections of a step come from.
-pub trait SelectionSource {
-    /// The selection of a participant's stream; streams are numbered `layer * head_groups + head_group`.
-    fn selection(&self, participant: usize, stream: usize) -> Selection<'_>;
-}
-
-struct Stream {
-    buffer: Box<dyn HotBuffer>,
-    prefetcher: Option<Box<dyn Prefetcher>>,
-    warm: Option<StreamTables>,
-    home: Option<StreamTables>,
-    hash: u64,
-}
-
 struct Seat {
     /// Admissions before this one.
     ordinal: usize,
@@ -133,6 +123,9 @@ pub struct DecisionPlane {
     /// Hash of every request admitted so far, by admission; final once it has left.
     request_hashes: Vec<u64>,
     step: u32,
+    look_ahead: u32,
+    /// Bytes of state that a stream's prefetcher keeps.
+    prefetch_state: u64,
     plan: StepPlan,
     recorder: Recorder,
     /// Slots of one stream's near misses, for an admission policy that reads them.
@@ -148,7 +141,7 @@ impl DecisionPlane {
         if let Some(&slots) = config.slots.iter().find(|&&slots| slots < config.k) {
             return Err(PolicyError::BufferTooSmall { slots, k: config.k });
         }
-        let prefetches = config.prefetch.build().is_some();
+        let prefetches = config.prefetch.prefetches;
         if config.eviction.needs_future && prefetches {
             return Err(PolicyError::Conflict {
                 field: "prefetch.policy",
@@ -175,6 +168,8 @@ impl DecisionPlane {
             Some(tiers) => tiers.capacity() * config.block_bytes,
             None => config.home_capacity,
         };
+        let probe = PrefetchShape { layer: 0, blocks: 1, k: config.k };
+        let prefetcher = config.prefetch.build(&config.prefetch_params, probe)?;
         Ok(DecisionPlane {
             allocator: allocate::allocator(&config)?,
             warm: (config.warm_frames > 0).then(|| WarmPool::new(config.warm_frames, gate)),
@@ -184,6 +179,8 @@ impl DecisionPlane {
             groups: Vec::new(),
             request_hashes: Vec::new(),
             step: 0,
+            prefetch_state: config.prefetch.state_bytes(&config.prefetch_params, config.k)?,
+            look_ahead: prefetcher.map_or(0, |prefetcher| prefetcher.look_ahead()),
             plan: StepPlan::default(),
             recorder: Recorder::default(),
             near: Vec::new(),
@@ -194,6 +191,11 @@ impl DecisionPlane {
     /// Streams of one request: layers x head groups.
     pub fn streams_per_request(&self) -> usize {
         self.config.slots.len() * self.config.head_groups as usize
+    }
+
+    /// Steps of each stream that must be known in advance; zero but for bounds.
+    pub fn look_ahead(&self) -> u32 {
+        self.look_ahead
     }
 
     /// Seats a request and gives its buffers their start. Returns what its streams load at admission.
@@ -280,7 +282,14 @@ impl DecisionPlane {
             let prefix = group.map(|(group, blocks)| (group.home_tables[stream], blocks));
             StreamTables::new(tiers.open_table(admission.max_blocks), prefix)
         });
-        Stream { buffer, prefetcher: config.prefetch.build(), warm, home, hash: 0 }
+        let shape = PrefetchShape {
+            layer: u32::try_from(stream / config.head_groups as usize).expect("fewer than 2^32 layers"),
+            blocks: admission.max_blocks,
+            k: config.k,
+        };
+        let prefetcher = config.prefetch.build(&config.prefetch_params, shape);
+        let prefetcher = prefetcher.expect("the plane's configuration was tried when it was made");
+        Stream { buffer, prefetcher, warm, home, hash: 0 }
     }
 
     /// Ends the request in a seat: its slots, warm pages and home blocks are freed. Returns its last counts.
@@ -327,14 +336,15 @@ impl DecisionPlane {
         self.reallocate();
         self.begin_home_step();
         for layer in 0..layers {
-            let plans = &mut self.plan.layers[layer].streams;
-            plans.resize_with(seats.len() * heads, StreamPlan::default);
-            for (at, plan) in plans.iter_mut().enumerate() {
+            let layer_plan = &mut self.plan.layers[layer];
+            layer_plan.streams.resize_with(seats.len() * heads, StreamPlan::default);
+            for (at, plan) in layer_plan.streams.iter_mut().enumerate() {
                 let (participant, number) = (at / heads, layer * heads + at % heads);
                 let seat = self.seats[seats[participant] as usize].as_mut();
                 let stream = &mut seat.expect("a participant is seated").streams[number];
-                let selection = source.selection(participant, number);
-                stream.decide(self.step, &selection, self.config.prefetch_budget, self.warm.as_ref(), plan);
+                let asked = Asked { source, participant, number, head: at % heads, heads };
+                let budget = self.config.prefetch_budget;
+                layer_plan.source = stream.decide(self.step, &asked, budget, self.warm.as_ref(), plan);
                 if let Some((tiers, tables)) = self.tiers.as_ref().zip(stream.home) {
                     tiers.route(&tables, plan);
                 }
@@ -367,24 +377,4 @@ impl DecisionPlane {
 
 fn hash_request(seat: &Seat) -> u64 {
     hash::combine(seat.streams.iter().map(|stream| stream.hash))
-}
-
-impl Stream {
-    #[inline]
-    fn decide(
-        &mut self,
-        step: u32,
-        selection: &Selection<'_>,
-        budget: u32,
-        warm: Option<&WarmPool>,
-        plan: &mut StreamPlan,
-    ) {
-        let prefetch =
-            self.prefetcher.as_mut().map(|prefetcher| Prefetch { prefetcher: prefetcher.as_mut(), budget });
-        let warm = match (warm, &self.warm) {
-            (Some(pool), Some(tables)) => pool.look_up(tables),
-            _ => WarmLookup::NONE,
-        };
-        self.buffer.step(step, selection, prefetch, warm, plan);
-    }
 }

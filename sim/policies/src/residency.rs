@@ -2,12 +2,14 @@
 //! the loop over a selection is monomorphic and only whole selections are dispatched.
 
 use crate::eviction::{BufferShape, EvictionPolicy, Insertion, StepView};
-use crate::prefetch::Prefetcher;
+use crate::prefetch::{Prefetcher, Upcoming};
 use crate::warm::WarmLookup;
 use crate::{Counts, Fill, Foresight, Resized, Selection, Source, StreamPlan};
 use kvtier_units::{BlockId, Slot};
+use prefetching::Wants;
 use tables::Tables;
 
+mod prefetching;
 mod resize;
 mod tables;
 
@@ -69,6 +71,10 @@ pub struct Prefetch<'a> {
     pub prefetcher: &'a mut dyn Prefetcher,
     /// Blocks per step, at most.
     pub budget: u32,
+    /// What the prefetcher's source layer selects in this step; `None` where it has none.
+    pub source: Option<Selection<'a>>,
+    /// What the stream selects next, as far as the prefetcher looks ahead.
+    pub upcoming: Upcoming<'a>,
 }
 
 /// A hot buffer run by policy `E`.
@@ -83,7 +89,7 @@ pub struct Residency<E> {
     /// `BEEN` and `PREFETCH_EVICTED` per block.
     history: Vec<u8>,
     victims: Vec<Slot>,
-    candidates: Vec<BlockId>,
+    wants: Wants,
 }
 
 impl<E: EvictionPolicy> Residency<E> {
@@ -102,7 +108,7 @@ impl<E: EvictionPolicy> Residency<E> {
             unused_prefetches: 0,
             history: vec![0; shape.blocks as usize],
             victims: Vec::with_capacity(slots),
-            candidates: Vec::new(),
+            wants: Wants::default(),
         }
     }
 
@@ -240,40 +246,6 @@ impl<E: EvictionPolicy> Residency<E> {
         Some(fill)
     }
 
-    fn prefetch(
-        &mut self,
-        step: u32,
-        selection: &Selection<'_>,
-        prefetch: Prefetch<'_>,
-        warm: WarmLookup<'_>,
-        plan: &mut StreamPlan,
-    ) {
-        self.candidates.clear();
-        let view = self.tables.view(selection, &plan.slots);
-        prefetch.prefetcher.propose(&view, prefetch.budget, &mut self.candidates);
-        for at in 0..self.candidates.len() {
-            let block = self.candidates[at];
-            assert_eq!(self.tables.slot_of[block.index()], Slot::NONE, "only absent blocks are prefetched");
-            let is_warm = warm.holds(block);
-            let Some(fill) = self.insert(selection, block, Insertion::Prefetch, is_warm, u32::MAX, plan)
-            else {
-                plan.counts.dropped += (self.candidates.len() - at) as u64;
-                return;
-            };
-            if fill.victim != BlockId::NONE {
-                self.history[fill.victim.index()] |= PREFETCH_EVICTED;
-            }
-            self.prefetched_in[fill.slot.index()] = step + 1;
-            self.unused_prefetches += 1;
-            if is_warm {
-                plan.counts.warm_prefetches += 1;
-            } else {
-                plan.counts.prefetches += 1;
-            }
-            plan.prefetches.push(fill);
-        }
-    }
-
     fn grow(&mut self, selection: &Selection<'_>, block: BlockId, plan: &mut StreamPlan) {
         plan.counts.written_back += 1;
         self.history[block.index()] = BEEN;
@@ -291,12 +263,10 @@ impl<E: EvictionPolicy> HotBuffer for Residency<E> {
             blocks.len() <= self.tables.block_of.len() && self.filled == 0,
             "a request starts within an empty buffer"
         );
-        let nothing =
-            Selection { blocks: &[], scores: &[], near: &[], newest: false, grown: None, foresight: None };
         let mut plan = StreamPlan::default();
         for (at, &block) in blocks.iter().enumerate() {
             let next = next_use.get(at).copied().unwrap_or(u32::MAX);
-            let filled = self.insert(&nothing, block, Insertion::Start, false, next, &mut plan);
+            let filled = self.insert(&Selection::NOTHING, block, Insertion::Start, false, next, &mut plan);
             filled.expect("an empty buffer has a free slot for every starting block");
         }
     }
@@ -309,24 +279,27 @@ impl<E: EvictionPolicy> HotBuffer for Residency<E> {
         &mut self,
         step: u32,
         selection: &Selection<'_>,
-        prefetch: Option<Prefetch<'_>>,
+        mut prefetch: Option<Prefetch<'_>>,
         warm: WarmLookup<'_>,
         plan: &mut StreamPlan,
     ) {
         plan.clear();
+        if let Some(prefetch) = &mut prefetch {
+            self.prefetch_ahead(step, prefetch, warm, plan);
+        }
         self.tables.look_up(selection, &mut plan.slots);
         plan.newest = selection.newest;
         plan.counts.newest = u64::from(selection.newest);
         plan.counts.accesses = selection.blocks.len() as u64 + plan.counts.newest;
         plan.counts.hits = (selection.blocks.len() - self.tables.missed) as u64;
-        plan.counts.metadata_bytes = u64::from(E::STATE.per_slot) * selection.blocks.len() as u64;
+        plan.counts.metadata_bytes += u64::from(E::STATE.per_slot) * selection.blocks.len() as u64;
         if self.tables.missed > 0 {
             self.load_misses(selection, warm, plan);
         }
         self.credit_prefetches(plan);
         self.policy.touch(&self.tables.view(selection, &plan.slots));
         if let Some(prefetch) = prefetch {
-            self.prefetch(step, selection, prefetch, warm, plan);
+            self.prefetch_after(step, selection, prefetch, warm, plan);
         }
         if let Some(block) = selection.grown {
             self.grow(selection, block, plan);

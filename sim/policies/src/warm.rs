@@ -146,7 +146,8 @@ impl WarmPool {
 
     /// Takes out the blocks that went back to a stream's hot buffer, and tells the gate what the stream demanded.
     pub(crate) fn take(&mut self, tables: &StreamTables, plan: &mut StreamPlan) {
-        for fill in plan.loads.iter().chain(&plan.prefetches).filter(|fill| fill.source == Source::Warm) {
+        let taken = plan.ahead.iter().chain(&plan.loads).chain(&plan.prefetches);
+        for fill in taken.filter(|fill| fill.source == Source::Warm) {
             let table = tables.home_of(fill.block);
             self.removed.push((table, fill.block.0));
             plan.counts.warm_copies += u64::from(!self.drop_block(table, fill.block.0));
@@ -160,7 +161,10 @@ impl WarmPool {
     /// slots of its near misses.
     pub(crate) fn receive(&mut self, tables: &StreamTables, step: u32, near: &[Slot], plan: &mut StreamPlan) {
         let mut counts = Counts::default();
-        for fill in plan.fills().filter(|fill| fill.victim != BlockId::NONE) {
+        // What went for a prefetch ahead and was demanded in the same step is in the buffer again.
+        let back = |victim| !plan.ahead.is_empty() && plan.loads.iter().any(|fill| fill.block == victim);
+        let left = plan.fills().filter(|fill| fill.victim != BlockId::NONE && !back(fill.victim));
+        for fill in left {
             self.offer(tables, step, fill.victim, fill.slot, &mut counts);
         }
         plan.counts += counts;

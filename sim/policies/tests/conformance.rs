@@ -38,6 +38,11 @@ fn assert_lawful(entry: &Entry, script: &Script) {
     held[..script.start.len()].copy_from_slice(&model::ids(&script.start));
     for (ask, (plan, blocks)) in script.asks.iter().zip(replay(entry, &toml::Table::new(), script)) {
         let selected = model::ids(&ask.blocks);
+        for fill in &plan.ahead {
+            assert_eq!(held[fill.slot.index()], fill.victim, "{name}: the victim stood in the slot");
+            assert!(!held.contains(&fill.block), "{name}: a block stands in one slot");
+            held[fill.slot.index()] = fill.block;
+        }
         let missing: Vec<BlockId> = selected.iter().copied().filter(|block| !held.contains(block)).collect();
         assert_eq!(
             plan.loads.iter().map(|fill| fill.block).collect::<Vec<_>>(),
@@ -46,7 +51,7 @@ fn assert_lawful(entry: &Entry, script: &Script) {
         );
         assert_eq!(plan.counts.hits + plan.counts.misses, selected.len() as u64, "{name}: hits and misses");
         assert_eq!(plan.counts.misses, missing.len() as u64, "{name}: misses");
-        for fill in plan.fills() {
+        for fill in plan.fills().skip(plan.ahead.len()) {
             let slot = fill.slot.index();
             assert!(slot < held.len(), "{name}: never over capacity");
             assert_eq!(held[slot], fill.victim, "{name}: the victim stood in the slot");
@@ -167,7 +172,7 @@ proptest! {
         for entry in EVICTION {
             let asks = blocks.iter().map(|&block| Ask { blocks: vec![block], ..Ask::default() }).collect();
             let script =
-                Script { slots, blocks: 14, k: 1, start: Vec::new(), prefilled: 0, budget: 0, asks };
+                Script { slots, blocks: 14, k: 1, start: Vec::new(), prefilled: 0, budget: 0, ahead: false, asks };
             let mut buffer = entry.build(&toml::Table::new(), script.shape()).unwrap();
             let steps = replay(entry, &toml::Table::new(), &script);
             let next: Vec<u32> =

@@ -46,6 +46,7 @@ fn config(slots: u32, warm_frames: usize) -> PlaneConfig {
         head_groups: 1,
         k: 2,
         prefetch: *prefetch::find("none").unwrap(),
+        prefetch_params: toml::Table::new(),
         prefetch_budget: 0,
         warm_frames,
         admission: Default::default(),

@@ -32,11 +32,22 @@ impl Issuer {
         [0, 1].map(|at| {
             let movement = &work.demand_below[at];
             let kind = OpKind::Demand;
-            (movement.blocks > 0).then(|| self.bring(out, kind, QUEUE[at], place, (at, movement), after))
+            (movement.blocks > 0).then(|| {
+                self.book_below(out, place, (at, movement));
+                self.bring(out, kind, QUEUE[at], place, (at, movement), after)
+            })
         })
     }
 
-    /// Brings prefetched blocks of a layer from the tiers below host, one tier after the other; returns the last.
+    /// Counts the bytes of a movement from a tier below host with a layer.
+    pub(super) fn book_below(&self, out: &mut Sink<'_>, place: u32, (at, movement): (usize, &Movement)) {
+        let bytes = self.shape(movement).payload();
+        out.spans.of(Some(place)).h2d += bytes;
+        out.spans.tiers.read[at] += bytes;
+    }
+
+    /// Brings prefetched blocks of a layer from the tiers below host, one tier after the other; returns the last. Their
+    /// bytes are counted already.
     pub(super) fn prefetch_below(
         &mut self,
         out: &mut Sink<'_>,
@@ -66,8 +77,6 @@ impl Issuer {
             body: host.body.max(alone(bytes, tier.read)),
             rate: host.rate.min(tier.read),
         };
-        out.spans.of(Some(place)).h2d += bytes;
-        out.spans.tiers.read[at] += bytes;
         let work = Work::Transfer { cost, route: Route::over(&[READ[at], HOST, H2D, HBM]), bytes };
         self.push(out, kind, queue, Some(place), 1, work, after)
     }

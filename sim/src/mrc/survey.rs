@@ -34,7 +34,7 @@ pub struct Survey<'a> {
 /// # Errors
 /// If it has either.
 pub fn check(blueprint: &Blueprint) -> Result<(), SimError> {
-    if blueprint.prefetch.build().is_some() {
+    if blueprint.prefetch.prefetches {
         let message = "curves are of demand misses alone; set prefetch.policy = \"none\"";
         return Err(SimError::field("prefetch.policy", message));
     }

@@ -16,8 +16,8 @@ impl DecisionPlane {
         let per_slot = 4 + u64::from(state.per_slot) + u64::from(admission);
         let slots: u64 = self.config.slots.iter().map(|&slots| u64::from(slots)).sum();
         let streams = self.streams_per_request() as u64;
-        let per_stream =
-            u64::from(max_blocks) * per_block + u64::from(state.per_stream) + u64::from(shared.per_stream);
+        let kept = u64::from(state.per_stream) + u64::from(shared.per_stream) + self.prefetch_state;
+        let per_stream = u64::from(max_blocks) * per_block + kept;
         streams * per_stream + slots * u64::from(self.config.head_groups) * per_slot
     }
 }

@@ -88,8 +88,8 @@ impl DecisionPlane {
             let number = layer * heads + at % heads;
             let seat = self.seats[seats[at / heads] as usize].as_ref().expect("a participant is seated");
             let tables = seat.streams[number].home.expect("with tiers every stream has tables");
-            let brought =
-                plan.loads.iter().chain(&plan.prefetches).filter(|fill| fill.source != Source::Warm);
+            let brought = plan.ahead.iter().chain(&plan.loads).chain(&plan.prefetches);
+            let brought = brought.filter(|fill| fill.source != Source::Warm);
             plan.counts.promoted +=
                 brought.map(|fill| u64::from(tiers.fetch(&tables, fill.block))).sum::<u64>();
             if let Some(block) = source.selection(at / heads, number).grown {
@@ -110,13 +110,13 @@ impl DecisionPlane {
 impl HomeTiers {
     /// Says of every block that a stream brings from its home which tier that is, as it stood at the layer's start.
     pub(super) fn route(&self, tables: &StreamTables, plan: &mut StreamPlan) {
-        let StreamPlan { loads, prefetches, counts, .. } = plan;
+        let StreamPlan { ahead, loads, prefetches, counts, .. } = plan;
         for fill in loads.iter_mut().filter(|fill| fill.source == Source::Home) {
             fill.source = self.tier(tables, fill.block).into();
             counts.misses_cxl += u64::from(fill.source == Source::Cxl);
             counts.misses_nvme += u64::from(fill.source == Source::Nvme);
         }
-        for fill in prefetches.iter_mut().filter(|fill| fill.source == Source::Home) {
+        for fill in ahead.iter_mut().chain(prefetches).filter(|fill| fill.source == Source::Home) {
             fill.source = self.tier(tables, fill.block).into();
             counts.prefetches_cxl += u64::from(fill.source == Source::Cxl);
             counts.prefetches_nvme += u64::from(fill.source == Source::Nvme);

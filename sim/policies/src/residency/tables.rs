@@ -47,6 +47,12 @@ impl Tables {
         }
     }
 
+    /// Forgets the pins and the misses of the step before.
+    pub(super) fn open_step(&mut self) {
+        self.epoch += 1;
+        self.missed = 0;
+    }
+
     /// Looks up the selection into `slots`: hits are pinned, misses noted by rank. No branch depends on what is
     /// resident.
     #[inline(always)]

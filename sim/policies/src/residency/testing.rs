@@ -3,6 +3,7 @@
 use super::*;
 use crate::Foresight;
 use crate::eviction::{self, EVICTION};
+use crate::prefetch::{self, PrefetchShape};
 use kvtier_units::Seed;
 
 pub(crate) struct Bench {
@@ -14,11 +15,30 @@ pub(crate) struct Bench {
     pub(crate) newest: bool,
     pub(crate) grown: Option<BlockId>,
     pub(crate) prefetch: Option<(Box<dyn Prefetcher>, u32)>,
+    /// Selections from the first step on, for a prefetcher that looks ahead.
+    pub(crate) upcoming: Vec<Vec<u32>>,
+    /// Blocks that are filled by now.
+    pub(crate) complete: u32,
+}
+
+fn ids(blocks: &[u32]) -> Vec<BlockId> {
+    blocks.iter().copied().map(BlockId).collect()
 }
 
 impl StreamPlan {
     pub(crate) fn victims(&self) -> Vec<u32> {
         self.fills().map(|fill| fill.victim).filter(|&v| v != BlockId::NONE).map(|v| v.0).collect()
+    }
+
+    /// Blocks prefetched.
+    pub(crate) fn brought(&self) -> Vec<u32> {
+        self.ahead.iter().chain(&self.prefetches).map(|fill| fill.block.0).collect()
+    }
+
+    /// Blocks that went for the prefetched.
+    pub(crate) fn brought_for(&self) -> Vec<u32> {
+        let victims = self.ahead.iter().chain(&self.prefetches).map(|fill| fill.victim);
+        victims.filter(|&victim| victim != BlockId::NONE).map(|victim| victim.0).collect()
     }
 }
 
@@ -48,6 +68,8 @@ impl Bench {
             newest: false,
             grown: None,
             prefetch: None,
+            upcoming: Vec::new(),
+            complete: u32::MAX,
         }
     }
 
@@ -55,9 +77,16 @@ impl Bench {
         Bench { future: steps, ..Bench::new(policy, slots, blocks) }
     }
 
+    /// Prefetches by the policy of that name, as in a stream of `layer`.
+    pub(crate) fn prefetcher(&mut self, name: &str, params: &str, layer: u32, budget: u32) {
+        let blocks = u32::try_from(self.upcoming.iter().flatten().count()).unwrap().max(100);
+        let shape = PrefetchShape { layer, blocks, k: 4 };
+        let built = prefetch::find(name).unwrap().build(&params.parse().unwrap(), shape).unwrap();
+        self.prefetch = Some((built.unwrap(), budget));
+    }
+
     pub(crate) fn start(&mut self, blocks: &[u32]) {
-        let blocks: Vec<BlockId> = blocks.iter().copied().map(BlockId).collect();
-        self.buffer.start(&blocks, &[]);
+        self.buffer.start(&ids(blocks), &[]);
     }
 
     pub(crate) fn mark_prefilled(&mut self, blocks: u32) {
@@ -70,18 +99,31 @@ impl Bench {
     }
 
     pub(crate) fn step(&mut self, blocks: &[u32]) -> StreamPlan {
+        self.step_after(&[], blocks)
+    }
+
+    /// A step before which the source layer selects `source`, if there is a prefetcher that has one.
+    pub(crate) fn step_after(&mut self, source: &[u32], blocks: &[u32]) -> StreamPlan {
         let next_use: Vec<u32> = blocks.iter().map(|&block| self.next_use(block)).collect();
-        let ids: Vec<BlockId> = blocks.iter().copied().map(BlockId).collect();
+        let blocks = ids(blocks);
         let selection = Selection {
-            blocks: &ids,
+            blocks: &blocks,
             scores: &self.scores,
             near: &self.near,
             newest: self.newest,
             grown: self.grown,
             foresight: Some(Foresight { next_use: &next_use, grown_next_use: u32::MAX }),
         };
-        let prefetch =
-            self.prefetch.as_mut().map(|(p, budget)| Prefetch { prefetcher: p.as_mut(), budget: *budget });
+        let source = ids(source);
+        let later: Vec<Vec<BlockId>> =
+            self.upcoming.iter().skip(self.now + 1).map(|step| ids(step)).collect();
+        let look = |steps: u32| later.get(steps as usize - 1).map(|blocks| &blocks[..]);
+        let prefetch = self.prefetch.as_mut().map(|(prefetcher, budget)| Prefetch {
+            budget: *budget,
+            source: prefetcher.source().map(|_| Selection { blocks: &source, ..Selection::NOTHING }),
+            upcoming: Upcoming::new(&look, self.complete),
+            prefetcher: prefetcher.as_mut(),
+        });
         let mut plan = StreamPlan::default();
         let step = u32::try_from(self.now).unwrap();
         self.buffer.step(step, &selection, prefetch, WarmLookup::NONE, &mut plan);

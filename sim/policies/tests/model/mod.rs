@@ -3,8 +3,8 @@
 
 pub(crate) mod policies;
 
-use kvtier_policies::eviction::{BufferShape, Entry};
-use kvtier_policies::prefetch::NextRanked;
+use kvtier_policies::eviction::{BufferShape, Entry, StepView};
+use kvtier_policies::prefetch::{Prefetcher, Upcoming, Want};
 use kvtier_policies::{Foresight, HotBuffer, Prefetch, Selection, Source, StreamPlan, WarmLookup};
 use kvtier_units::{BlockId, Seed, Slot};
 use policies::NaivePolicy;
@@ -20,6 +20,8 @@ pub(crate) struct Ask {
     pub(crate) near: Vec<u32>,
     pub(crate) newest: bool,
     pub(crate) grown: Option<u32>,
+    /// What the prefetcher wants in this step: (block, due).
+    pub(crate) wants: Vec<(u32, u32)>,
 }
 
 /// One stream's whole run.
@@ -31,6 +33,8 @@ pub(crate) struct Script {
     pub(crate) start: Vec<u32>,
     pub(crate) prefilled: u32,
     pub(crate) budget: u32,
+    /// Whether the prefetcher runs before the look-up.
+    pub(crate) ahead: bool,
     pub(crate) asks: Vec<Ask>,
 }
 
@@ -61,20 +65,22 @@ pub(crate) fn scripts(features: Features, max_slots: u32, steps: usize) -> impl 
         prop::collection::vec(0u32..1000, 0..4),
         any::<bool>(),
         0u32..4,
+        prop::collection::vec((0u32..1000, 0u32..3), 0..7),
     );
-    let sizes = (1u32..=max_slots, 1u32..=max_slots, 1u32..14, 0u32..3, 0u32..3);
+    let sizes = (1u32..=max_slots, 1u32..=max_slots, 1u32..14, 0u32..3, 0u32..4, any::<bool>());
     (sizes, prop::collection::vec(ask, 0..steps)).prop_map(move |(sizes, raw)| {
-        let (k, spare, context, start, budget) = sizes;
+        let (k, spare, context, start, budget, ahead) = sizes;
         let k = k.min(5);
         let slots = k + (spare - 1).min(max_slots - k.min(max_slots));
         let mut full = context;
-        let asks = raw.into_iter().map(|(blocks, near, newest, grows)| {
+        let asks = raw.into_iter().map(|(blocks, near, newest, grows, wants)| {
+            let wants = wants.into_iter().map(|(block, due)| (block % full, due)).collect();
             let blocks = distinct(&blocks, full, k as usize, &[]);
             let near = distinct(&near, full, 3, &blocks);
             let grown = (features.growth && grows == 0).then_some(full);
             full += u32::from(grown.is_some());
             let scores = (0..blocks.len()).map(|rank| 900 - 100 * u16::try_from(rank).unwrap()).collect();
-            Ask { blocks, scores, near, newest, grown }
+            Ask { blocks, scores, near, newest, grown, wants }
         });
         let asks = asks.collect();
         let fits = context <= slots;
@@ -84,7 +90,7 @@ pub(crate) fn scripts(features: Features, max_slots: u32, steps: usize) -> impl 
             _ => (Vec::new(), 0),
         };
         let budget = if features.prefetch { budget } else { 0 };
-        Script { slots, blocks: full.max(1), k, start, prefilled, budget, asks }
+        Script { slots, blocks: full.max(1), k, start, prefilled, budget, ahead, asks }
     })
 }
 
@@ -109,7 +115,7 @@ pub(crate) fn replay(
     let start = ids(&script.start);
     let next_use: Vec<u32> = script.start.iter().map(|&block| script.next_use(-1, block)).collect();
     buffer.start(&start, if entry.needs_future { &next_use } else { &[] });
-    let mut prefetcher = NextRanked;
+    let mut prefetcher = Scripted { ahead: script.ahead, wants: Vec::new() };
     (0u32..)
         .zip(&script.asks)
         .map(|(step, ask)| {
@@ -119,13 +125,30 @@ pub(crate) fn replay(
         .collect()
 }
 
+/// Wants what the script says, before the look-up or after the step.
+struct Scripted {
+    ahead: bool,
+    wants: Vec<Want>,
+}
+
+impl Prefetcher for Scripted {
+    fn ahead(&mut self, _: &Selection<'_>, out: &mut Vec<Want>) {
+        out.append(&mut self.wants);
+    }
+
+    fn propose(&mut self, _: &StepView<'_>, _: &Upcoming<'_>, out: &mut Vec<Want>) {
+        assert!(!self.ahead || self.wants.is_empty(), "it was asked before the look-up");
+        out.append(&mut self.wants);
+    }
+}
+
 pub(crate) fn one_step(
     buffer: &mut dyn HotBuffer,
     foresees: bool,
     script: &Script,
     step: u32,
     ask: &Ask,
-    prefetcher: &mut NextRanked,
+    prefetcher: &mut Scripted,
 ) -> StreamPlan {
     let next = |block: u32| script.next_use(i64::from(step), block);
     let next_use: Vec<u32> = ask.blocks.iter().map(|&block| next(block)).collect();
@@ -140,7 +163,10 @@ pub(crate) fn one_step(
         foresight: foresees.then_some(foresight),
     };
     let budget = script.budget;
-    let prefetch = (budget > 0).then_some(Prefetch { prefetcher, budget });
+    prefetcher.wants = ask.wants.iter().map(|&(block, due)| Want { block: BlockId(block), due }).collect();
+    let source = script.ahead.then_some(Selection::NOTHING);
+    let upcoming = Upcoming::default();
+    let prefetch = (budget > 0).then_some(Prefetch { prefetcher, budget, source, upcoming });
     let mut plan = StreamPlan::default();
     buffer.step(step, &selection, prefetch, WarmLookup::NONE, &mut plan);
     plan
@@ -158,6 +184,7 @@ type NaiveFill = (u32, usize, Option<u32>);
 pub(crate) struct Outcome {
     pub(crate) slots: Vec<usize>,
     pub(crate) loads: Vec<NaiveFill>,
+    pub(crate) ahead: Vec<NaiveFill>,
     pub(crate) prefetches: Vec<NaiveFill>,
     pub(crate) growth: Option<NaiveFill>,
     pub(crate) uses: Vec<u32>,
@@ -172,11 +199,13 @@ impl From<&StreamPlan> for Outcome {
             let victim = (fill.victim != BlockId::NONE).then_some(fill.victim.0);
             (fill.block.0, fill.slot.index(), victim)
         };
-        assert!(plan.loads.iter().chain(&plan.prefetches).all(|fill| fill.source == Source::Home));
+        let brought = plan.ahead.iter().chain(&plan.loads).chain(&plan.prefetches);
+        assert!(brought.into_iter().all(|fill| fill.source == Source::Home));
         let c = plan.counts;
         Outcome {
             slots: plan.slots.iter().map(|slot: &Slot| slot.index()).collect(),
             loads: plan.loads.iter().map(fill).collect(),
+            ahead: plan.ahead.iter().map(fill).collect(),
             prefetches: plan.prefetches.iter().map(fill).collect(),
             growth: plan.growth.as_ref().map(fill),
             uses: plan.prefetch_uses.clone(),
@@ -262,12 +291,18 @@ impl<'a> NaiveBuffer<'a> {
     }
 
     /// Fills a slot, returning the victim; counts it.
-    fn fill(&mut self, block: u32, slot: usize, prefetched_in: Option<u32>, out: &mut Outcome) -> NaiveFill {
+    fn fill(
+        &mut self,
+        block: u32,
+        slot: usize,
+        prefetched_in: Option<u32>,
+        counts: &mut [u64; 13],
+    ) -> NaiveFill {
         let victim = self.slots[slot].replace(Held { block, prefetched_in });
         self.pinned.push(slot);
         if let Some(victim) = victim {
-            out.counts[12] += 1;
-            out.counts[8] += u64::from(victim.prefetched_in.is_some());
+            counts[12] += 1;
+            counts[8] += u64::from(victim.prefetched_in.is_some());
         }
         (block, slot, victim.map(|victim| victim.block))
     }
@@ -303,6 +338,10 @@ impl<'a> NaiveBuffer<'a> {
 
     pub(crate) fn step(&mut self, step: u32, ask: &Ask) -> Outcome {
         let mut out = Outcome::default();
+        if self.script.ahead {
+            self.pinned.clear();
+            out.ahead = self.prefetch(step, ask, &mut out.counts);
+        }
         self.pinned = ask.blocks.iter().filter_map(|&block| self.find(block)).collect();
         let hit: Vec<bool> = ask.blocks.iter().map(|&block| self.find(block).is_some()).collect();
         let missing: Vec<u32> = ask.blocks.iter().copied().filter(|&b| self.find(b).is_none()).collect();
@@ -312,7 +351,7 @@ impl<'a> NaiveBuffer<'a> {
         out.counts[4] = missing.len() as u64;
         let room = self.room(missing.len());
         for (&block, &slot) in missing.iter().zip(&room) {
-            let fill = self.fill(block, slot, None, &mut out);
+            let fill = self.fill(block, slot, None, &mut out.counts);
             out.loads.push(fill);
             out.counts[5] += u64::from(!self.been.contains(&block));
             out.counts[6] += u64::from(self.forget_pollution(block));
@@ -328,27 +367,54 @@ impl<'a> NaiveBuffer<'a> {
         let next: Vec<u32> =
             ask.blocks.iter().map(|&block| self.script.next_use(i64::from(step), block)).collect();
         self.policy.credit(&out.slots, &hit, &next);
-        self.prefetch(step, ask, &mut out);
+        if !self.script.ahead {
+            out.prefetches = self.prefetch(step, ask, &mut out.counts);
+        }
         self.grow(step, ask, &mut out);
         out
     }
 
-    fn prefetch(&mut self, step: u32, ask: &Ask, out: &mut Outcome) {
-        let mut wanted: Vec<u32> = ask.near.iter().copied().filter(|&b| self.find(b).is_none()).collect();
-        wanted.truncate(self.script.budget as usize);
-        for block in wanted {
-            let Some(&slot) = self.room(1).first() else {
-                out.counts[9] += 1;
+    /// Wanted residents are held; the absent take free slots, then those of neither pinned nor held blocks, then that
+    /// of a held block which is due later than they are, and later than any other that is held.
+    fn prefetch(&mut self, step: u32, ask: &Ask, counts: &mut [u64; 13]) -> Vec<NaiveFill> {
+        let mut held: Vec<(u32, usize)> = Vec::new();
+        let wants = if self.script.budget > 0 { &ask.wants[..] } else { &[] };
+        for &(block, due) in wants {
+            match self.find(block) {
+                Some(slot) if !self.pinned.contains(&slot) => {
+                    self.pinned.push(slot);
+                    held.push((due, slot));
+                }
+                _ => {}
+            }
+        }
+        let (mut brought, mut left) = (Vec::new(), self.script.budget);
+        for &(block, due) in wants {
+            if self.find(block).is_some() || left == 0 {
+                continue;
+            }
+            left -= 1;
+            let mut room = self.room(1);
+            let latest = held.iter().map(|one| one.0).max().unwrap_or(0);
+            if room.is_empty() && latest > due {
+                self.pinned.retain(|slot| !held.contains(&(latest, *slot)));
+                room = self.room(1);
+                held.retain(|one| one.1 != room[0]);
+                self.pinned.extend(held.iter().filter(|one| one.0 == latest).map(|one| one.1));
+            }
+            let Some(&slot) = room.first() else {
+                counts[9] += 1;
                 continue;
             };
-            let fill = self.fill(block, slot, Some(step), out);
+            let fill = self.fill(block, slot, Some(step), counts);
             self.policy.enter(slot, NEVER);
             self.been.push(block);
             self.forget_pollution(block);
             self.polluted.extend(fill.2);
-            out.prefetches.push(fill);
-            out.counts[7] += 1;
+            brought.push(fill);
+            counts[7] += 1;
         }
+        brought
     }
 
     fn grow(&mut self, step: u32, ask: &Ask, out: &mut Outcome) {
@@ -357,7 +423,7 @@ impl<'a> NaiveBuffer<'a> {
         self.been.push(block);
         match self.room(1).first() {
             Some(&slot) => {
-                out.growth = Some(self.fill(block, slot, None, out));
+                out.growth = Some(self.fill(block, slot, None, &mut out.counts));
                 self.policy.enter(slot, self.script.next_use(i64::from(step), block));
             }
             None => out.counts[11] += 1,

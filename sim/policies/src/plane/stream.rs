@@ -1,0 +1,58 @@
+//! One stream of a seated request: what its buffer and its prefetcher are told in each step.
+
+use crate::prefetch::{Prefetcher, Upcoming};
+use crate::residency::{HotBuffer, Prefetch};
+use crate::shared::StreamTables;
+use crate::warm::{WarmLookup, WarmPool};
+use crate::{SelectionSource, StreamPlan};
+
+/// One stream: its buffer, its prefetcher, and what it has decided so far.
+pub(super) struct Stream {
+    pub(super) buffer: Box<dyn HotBuffer>,
+    pub(super) prefetcher: Option<Box<dyn Prefetcher>>,
+    pub(super) warm: Option<StreamTables>,
+    pub(super) home: Option<StreamTables>,
+    pub(super) hash: u64,
+}
+
+/// What one stream is asked for in one step, and where that comes from.
+pub(super) struct Asked<'a, S> {
+    pub(super) source: &'a S,
+    pub(super) participant: usize,
+    /// The stream's number, its head group, and head groups per layer.
+    pub(super) number: usize,
+    pub(super) head: usize,
+    pub(super) heads: usize,
+}
+
+impl Stream {
+    /// Decides one step; returns the layer ahead of which prefetches were brought.
+    #[inline]
+    pub(super) fn decide<S: SelectionSource>(
+        &mut self,
+        step: u32,
+        asked: &Asked<'_, S>,
+        budget: u32,
+        warm: Option<&WarmPool>,
+        plan: &mut StreamPlan,
+    ) -> Option<u32> {
+        let Asked { source, participant, number, head, heads } = *asked;
+        let look = |steps| source.upcoming(participant, number, steps);
+        let prefetch = self.prefetcher.as_mut().map(|prefetcher| {
+            let layer = prefetcher.source();
+            Prefetch {
+                budget,
+                source: layer.map(|layer| source.selection(participant, layer as usize * heads + head)),
+                upcoming: Upcoming::new(&look, source.complete_blocks(participant)),
+                prefetcher: prefetcher.as_mut(),
+            }
+        });
+        let layer = prefetch.as_ref().and_then(|prefetch| prefetch.prefetcher.source());
+        let warm = match (warm, &self.warm) {
+            (Some(pool), Some(tables)) => pool.look_up(tables),
+            _ => WarmLookup::NONE,
+        };
+        self.buffer.step(step, &source.selection(participant, number), prefetch, warm, plan);
+        layer
+    }
+}
