@@ -61,6 +61,7 @@ fn plane(choice: &Choice, slots: u32, frames: usize, budget: u32) -> DecisionPla
         k: u32::try_from(K).unwrap(),
         prefetch: *prefetch::find(prefetcher).unwrap(),
         prefetch_budget: budget,
+        prefetch_params: toml::Table::new(),
         warm_frames: frames,
         admission: choice.clone(),
         home_capacity: u64::MAX,

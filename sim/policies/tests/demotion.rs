@@ -96,6 +96,7 @@ fn config(setting: Setting, tiers: TierConfig) -> PlaneConfig {
         k: u32::try_from(K).unwrap(),
         prefetch: *prefetch::find("none").unwrap(),
         prefetch_budget: 0,
+        prefetch_params: toml::Table::new(),
         warm_frames: 0,
         admission: Default::default(),
         home_capacity: setting.host,

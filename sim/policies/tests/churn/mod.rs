@@ -55,14 +55,32 @@ fn sticky() -> impl Strategy<Value = Script> {
         let slots = k + spare;
         let first = if start == 1 { 60 - slots.min(60) } else { 60 };
         let prefilled = if start == 1 { 60 } else { 0 };
-        Script { slots, blocks: full, k, start: (first..60).collect(), prefilled, budget: 0, asks }
+        Script {
+            slots,
+            blocks: full,
+            k,
+            start: (first..60).collect(),
+            prefilled,
+            budget: 0,
+            ahead: false,
+            asks,
+        }
     })
 }
 
 #[test]
 fn the_policies_that_can_are_those_that_say_so() {
-    let shape =
-        Script { slots: 4, blocks: 9, k: 2, start: vec![], prefilled: 0, budget: 0, asks: vec![] }.shape();
+    let shape = Script {
+        slots: 4,
+        blocks: 9,
+        k: 2,
+        start: vec![],
+        prefilled: 0,
+        budget: 0,
+        ahead: false,
+        asks: vec![],
+    }
+    .shape();
     let found = EVICTION.iter().map(|entry| entry.name).filter(|name| churn::build(name, shape).is_some());
     assert_eq!(found.collect::<Vec<_>>(), POLICIES);
 }

@@ -115,7 +115,7 @@ pub(crate) fn replay(
     let start = ids(&script.start);
     let next_use: Vec<u32> = script.start.iter().map(|&block| script.next_use(-1, block)).collect();
     buffer.start(&start, if entry.needs_future { &next_use } else { &[] });
-    let mut prefetcher = Scripted { ahead: script.ahead, wants: Vec::new() };
+    let mut prefetcher = Scripted::of(script);
     (0u32..)
         .zip(&script.asks)
         .map(|(step, ask)| {
@@ -126,9 +126,15 @@ pub(crate) fn replay(
 }
 
 /// Wants what the script says, before the look-up or after the step.
-struct Scripted {
+pub(crate) struct Scripted {
     ahead: bool,
     wants: Vec<Want>,
+}
+
+impl Scripted {
+    pub(crate) fn of(script: &Script) -> Scripted {
+        Scripted { ahead: script.ahead, wants: Vec::new() }
+    }
 }
 
 impl Prefetcher for Scripted {

@@ -1,9 +1,8 @@
 //! Buffers that change their size between steps: equality with the naive model, and laws for every policy that can be
 //! resized. Apart from the other laws, which hold a buffer's size fixed.
 
-use crate::model::{Features, NaiveBuffer, Outcome, Script, ids, one_step, policies, scripts};
+use crate::model::{Features, NaiveBuffer, Outcome, Script, Scripted, ids, one_step, policies, scripts};
 use kvtier_policies::eviction::{BufferShape, EVICTION, Entry};
-use kvtier_policies::prefetch::NextRanked;
 use kvtier_policies::{HotBuffer, Resized, Selection, StreamPlan, WarmLookup};
 use kvtier_units::{BlockId, Seed, Slot};
 use proptest::prelude::*;
@@ -48,13 +47,14 @@ fn replay(
     let mut buffer = start(entry, script);
     let mut resized = Resized::default();
     let mut plans = Vec::new();
+    let mut prefetcher = Scripted::of(script);
     for ((step, ask), &slots) in (0u32..).zip(&script.asks).zip(sizes) {
         if buffer.blocks().len() != slots as usize {
             let before = buffer.blocks().to_vec();
             buffer.resize(slots, &mut resized);
             changed(&before, &resized, buffer.blocks());
         }
-        plans.push(one_step(buffer.as_mut(), false, script, step, ask, &mut NextRanked));
+        plans.push(one_step(buffer.as_mut(), false, script, step, ask, &mut prefetcher));
     }
     plans
 }
@@ -123,13 +123,16 @@ fn an_unused_prefetch_that_leaves_is_wasted() {
     let ask = |blocks: &[u32], near: &[u32]| crate::model::Ask {
         blocks: blocks.to_vec(),
         near: near.to_vec(),
+        wants: near.iter().map(|&block| (block, 0)).collect(),
         ..crate::model::Ask::default()
     };
     let asks = vec![ask(&[0], &[5]), ask(&[1], &[])];
-    let script = Script { slots: 3, blocks: 9, k: 1, start: vec![], prefilled: 0, budget: 1, asks };
+    let script =
+        Script { slots: 3, blocks: 9, k: 1, start: vec![], prefilled: 0, budget: 1, ahead: false, asks };
     let mut buffer = start(entry, &script);
+    let mut prefetcher = Scripted::of(&script);
     for (step, ask) in (0u32..).zip(&script.asks) {
-        one_step(buffer.as_mut(), false, &script, step, ask, &mut NextRanked);
+        one_step(buffer.as_mut(), false, &script, step, ask, &mut prefetcher);
     }
     let mut resized = Resized::default();
     buffer.resize(1, &mut resized);
@@ -210,7 +213,7 @@ proptest! {
                 moving.resize(script.slots, &mut resized);
                 prop_assert!(resized.evicted.is_empty() && resized.moved.is_empty(), "{}", entry.name);
                 let outcome = |buffer: &mut dyn HotBuffer| {
-                    Outcome::from(&one_step(buffer, false, &script, step, ask, &mut NextRanked))
+                    Outcome::from(&one_step(buffer, false, &script, step, ask, &mut Scripted::of(&script)))
                 };
                 prop_assert_eq!(outcome(still.as_mut()), outcome(moving.as_mut()), "{}", entry.name);
             }
