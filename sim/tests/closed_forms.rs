@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a failing test may panic
 
-use kvtier_sim::attribution::{OpKind, Queue, StepSpans};
+use kvtier_sim::attribution::{OpKind, OpSpan, Queue, StepSpans};
 use kvtier_sim::events::EventQueue;
 use kvtier_sim::executor::Executor;
 use kvtier_sim::kernels::KernelCosts;

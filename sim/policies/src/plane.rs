@@ -350,6 +350,7 @@ impl DecisionPlane {
                 }
                 stream.hash = self.recorder.stream_step(stream.hash, self.step, plan);
                 if let Some(allocator) = &mut self.allocator {
+                    let selection = source.selection(participant, number);
                     allocator.observe(seats[participant], number, &selection);
                 }
             }

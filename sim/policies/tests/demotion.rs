@@ -103,6 +103,7 @@ fn config(setting: Setting, tiers: TierConfig) -> PlaneConfig {
         tiers,
         block_bytes: 1,
         start: Start::Cold,
+        allocation: Default::default(),
         seed: Seed(7),
     }
 }

@@ -76,6 +76,7 @@ fn config(policy: &str, prefetcher: &str, slots: u32, budget: u32) -> PlaneConfi
         tiers: Default::default(),
         block_bytes: 1,
         start: Start::Cold,
+        allocation: Default::default(),
         seed: Seed(5),
     }
 }
