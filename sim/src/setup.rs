@@ -2,7 +2,7 @@
 //! Nothing downstream reads `RunConfig` again.
 
 use crate::batch::StreamMap;
-use crate::config::{RunConfig, StartConfig};
+use crate::config::{PrefetchConfig, RunConfig, StartConfig};
 use crate::error::SimError;
 use crate::machine::Machine;
 use crate::model::Model;
@@ -168,6 +168,9 @@ impl Blueprint {
         let recorded_near = trace.header.k.saturating_sub(k) + trace.header.extra;
         let mut config = config.clone();
         config.trace = trace.path.clone();
+        if !prefetch.prefetches {
+            config.prefetch.budget = PrefetchConfig::default().budget; // a budget for nothing tells no points apart
+        }
         Ok(Blueprint {
             config,
             view,

@@ -84,7 +84,7 @@ impl Geometry {
         let (blueprint, run) = (&single.blueprint, &single.run);
         let order = check(single)?;
         let attention = &blueprint.model.attention;
-        let prefetches = blueprint.prefetch.build().is_some();
+        let prefetches = blueprint.prefetch.prefetches;
         let budget = if prefetches { run.plane.prefetch_budget } else { 0 };
         let policy = choose(blueprint, managed)?;
         let recording = &single.recording;
@@ -261,6 +261,10 @@ fn check(single: &Single) -> Result<Order, ReplayError> {
     if run.plane.warm_frames > 0 {
         return Err(refuse("warm.size", "warm pages do not run on a device yet; set it to \"0 B\""));
     }
+    if blueprint.prefetch.ahead {
+        let message = format!("`{}` runs ahead, which a device does not yet", blueprint.prefetch.name);
+        return Err(refuse("prefetch.policy", message));
+    }
     if run.plane.tiers.cxl > 0 || run.plane.tiers.nvme > 0 {
         return Err(refuse(
             "tiers",
@@ -377,6 +381,7 @@ mod tests {
             ("[time]\ntransfer = \"copy-batch\"\n", "time.transfer: `copy-batch`"),
             ("[time]\nlaunch = \"stream\"\n", "time.launch"),
             ("[warm]\nsize = \"1 MiB\"\n", "warm.size"),
+            ("[prefetch]\npolicy = \"next-layer\"\n", "prefetch.policy: `next-layer`"),
             ("[selection]\nnewest = \"ordinary\"\n", "selection.newest"),
         ] {
             let error = geometry("llama-3.1-8b", rest, Managed::Either).unwrap_err();

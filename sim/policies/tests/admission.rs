@@ -68,7 +68,6 @@ fn plane(choice: &Choice, slots: u32, frames: usize, budget: u32) -> DecisionPla
         tiers: Default::default(),
         block_bytes: 1,
         start: Start::Cold,
-        allocation: Default::default(),
         seed: Seed(7),
     };
     let mut plane = DecisionPlane::new(config).unwrap();

@@ -103,7 +103,6 @@ fn config(setting: Setting, tiers: TierConfig) -> PlaneConfig {
         tiers,
         block_bytes: 1,
         start: Start::Cold,
-        allocation: Default::default(),
         seed: Seed(7),
     }
 }

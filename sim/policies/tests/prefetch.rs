@@ -118,6 +118,7 @@ fn assert_lawful(entry: &Entry, policy: &str, slots: u32, budget: u32, script: &
             assert!(brought <= budget as usize, "{name}: the budget holds");
             assert_eq!(brought as u64, stream.counts.prefetches, "{name}: each is counted");
             assert!(stream.ahead.is_empty() || stream.prefetches.is_empty(), "{name}: one phase a step");
+            assert!(entry.ahead || layer.source.is_none(), "{name}: says that it runs ahead");
             assert!(stream.ahead.is_empty() || layer.source.is_some_and(|from| (from as usize) < number));
             let selected = &script.steps[plan.step as usize][number].0;
             let after = stream.prefetches.iter();

@@ -53,6 +53,7 @@ impl Prefetcher for AnchorLayer {
 impl PrefetchPolicy for AnchorLayer {
     const NAME: &'static str = "anchor-layer";
     const SUMMARY: &'static str = "brings for the layers of a group what its first layer has just selected";
+    const AHEAD: bool = true;
     type Params = AnchorLayerParams;
 
     fn new(params: AnchorLayerParams, shape: PrefetchShape) -> Result<AnchorLayer, PolicyError> {

@@ -60,6 +60,7 @@ impl Prefetcher for LastSteps {
 impl PrefetchPolicy for LastSteps {
     const NAME: &'static str = "last-steps";
     const SUMMARY: &'static str = "during the layer before, brings back what was selected lately and dropped";
+    const AHEAD: bool = true;
     type Params = LastStepsParams;
 
     fn new(params: LastStepsParams, shape: PrefetchShape) -> Result<LastSteps, PolicyError> {

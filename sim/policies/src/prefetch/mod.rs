@@ -28,6 +28,7 @@ pub const PREFETCH: &[Entry] = &[
         summary: "never prefetches",
         reads_near: false,
         needs_future: false,
+        ahead: false,
         prefetches: false,
         build: build_none,
         state: |_, _| Ok(0),
@@ -83,6 +84,8 @@ pub trait PrefetchPolicy: Prefetcher + Sized + 'static {
     const READS_NEAR: bool = false;
     /// Whether it needs to know the future: a bound, not a policy.
     const NEEDS_FUTURE: bool = false;
+    /// Whether it runs ahead of the look-up, in the layers where it has a source.
+    const AHEAD: bool = false;
     /// Its parameters, all with defaults.
     type Params: DeserializeOwned;
 
@@ -145,6 +148,8 @@ pub struct Entry {
     pub reads_near: bool,
     /// Whether it needs to know the future.
     pub needs_future: bool,
+    /// Whether it runs ahead of the look-up.
+    pub ahead: bool,
     /// Whether it ever brings a block.
     pub prefetches: bool,
     build: Build,
@@ -183,6 +188,7 @@ pub const fn entry<P: PrefetchPolicy>() -> Entry {
         summary: P::SUMMARY,
         reads_near: P::READS_NEAR,
         needs_future: P::NEEDS_FUTURE,
+        ahead: P::AHEAD,
         prefetches: true,
         build: |table, shape| Ok(Some(Box::new(P::new(params(P::NAME, table)?, shape)?))),
         state: |table, k| Ok(P::state_bytes(&params(P::NAME, table)?, k)),

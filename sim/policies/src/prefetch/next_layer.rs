@@ -43,6 +43,7 @@ impl Prefetcher for NextLayer {
 impl PrefetchPolicy for NextLayer {
     const NAME: &'static str = "next-layer";
     const SUMMARY: &'static str = "brings what the layer before has just selected";
+    const AHEAD: bool = true;
     type Params = NextLayerParams;
 
     fn new(params: NextLayerParams, shape: PrefetchShape) -> Result<NextLayer, PolicyError> {
