@@ -168,9 +168,8 @@ impl Blueprint {
         let recorded_near = trace.header.k.saturating_sub(k) + trace.header.extra;
         let mut config = config.clone();
         config.trace = trace.path.clone();
-        if !prefetch.prefetches {
-            config.prefetch.budget = PrefetchConfig::default().budget; // a budget for nothing tells no points apart
-        }
+        // A budget for nothing tells no points apart.
+        config.prefetch.budget = if prefetch.prefetches { config.prefetch.budget } else { default_budget() };
         Ok(Blueprint {
             config,
             view,
@@ -331,6 +330,10 @@ fn choose_tiers(
             ),
         )),
     }
+}
+
+fn default_budget() -> u32 {
+    PrefetchConfig::default().budget
 }
 
 /// The model's block must be the trace's, after folding.
