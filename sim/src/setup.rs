@@ -166,10 +166,7 @@ impl Blueprint {
         }
         let requests = choose_requests(config, trace)?;
         let recorded_near = trace.header.k.saturating_sub(k) + trace.header.extra;
-        let mut config = config.clone();
-        config.trace = trace.path.clone();
-        // A budget for nothing tells no points apart.
-        config.prefetch.budget = if prefetch.prefetches { config.prefetch.budget } else { default_budget() };
+        let config = resolve(config, trace, &prefetch);
         Ok(Blueprint {
             config,
             view,
@@ -332,8 +329,13 @@ fn choose_tiers(
     }
 }
 
-fn default_budget() -> u32 {
-    PrefetchConfig::default().budget
+/// The configuration with its trace's path, and without a budget for nothing, which would tell equal points apart.
+fn resolve(config: &RunConfig, trace: &TraceIdentity, prefetch: &prefetch::Entry) -> RunConfig {
+    let mut config = RunConfig { trace: trace.path.clone(), ..config.clone() };
+    if !prefetch.prefetches {
+        config.prefetch.budget = PrefetchConfig::default().budget;
+    }
+    config
 }
 
 /// The model's block must be the trace's, after folding.
