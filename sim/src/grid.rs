@@ -295,7 +295,8 @@ mod tests {
         };
         says(
             &format!("{BASE}[hot]\npolcy = 'lru'"),
-            "hot.polcy: unknown field; did you mean \"policy\"? one of: policy, slots, params, start",
+            "hot.polcy: unknown field; did you mean \"policy\"? one of: policy, slots, params, start, \
+             allocation, allocation_params",
         );
         says(
             &format!("{BASE}[hot]\nslots = []"),
@@ -305,7 +306,10 @@ mod tests {
             &format!("{BASE}[warm]\nsize = 5"),
             "warm.size: invalid type: integer `5`, expected a text with a number and its unit, such as \"8 B\"",
         );
-        says(&format!("{BASE}hot = 1"), "hot: is a table of settings: policy, slots, params, start");
+        says(
+            &format!("{BASE}hot = 1"),
+            "hot: is a table of settings: policy, slots, params, start, allocation, allocation_params",
+        );
         says("trace = 't'\nmodel = 'm'", "machine: missing; a run needs a trace, a model and a machine");
         says("grid = 3", "grid: invalid type: integer `3`, expected a map");
         says("seed = 1\ntrace = \"t", "line 2, column 11: invalid basic string, expected `\"`");

@@ -64,8 +64,6 @@ impl Ages {
 
     /// Takes note of one step.
     pub(super) fn observe(&mut self, selection: &Selection<'_>) {
-        let oldest = self.now as usize % AGES;
-        self.older += std::mem::take(&mut self.by_step[oldest]);
         let fade = |count: &mut u64| *count -= *count >> FADE_BITS;
         self.rates.seen.iter_mut().for_each(fade);
         self.rates.again.iter_mut().for_each(fade);
@@ -81,6 +79,8 @@ impl Ages {
             self.select(block);
         }
         self.now += 1;
+        let oldest = self.now as usize % AGES;
+        self.older += std::mem::take(&mut self.by_step[oldest]);
     }
 
     /// Blocks last selected `age` steps before the next; at `AGES`, that long ago or longer.
