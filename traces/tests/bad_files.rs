@@ -124,7 +124,11 @@ fn header_values() {
     bad_header("queries", json!(0), &["kvtier.header: queries"]);
     bad_header("entries_per_block", json!(257), &["257 is not within 1..256"]);
     bad_header("bytes_per_block", json!("0 B"), &["kvtier.header: bytes_per_block"]);
-    bad_header("bytes_per_block", json!(512), &["kvtier.header", "expected a text with a number and its unit"]);
+    bad_header(
+        "bytes_per_block",
+        json!(512),
+        &["kvtier.header", "expected a text with a number and its unit"],
+    );
     bad_header("score_max", json!(-1.0), &["kvtier.header: score_max"]);
     bad_header("loop", json!("ajar"), &["unknown variant `ajar`", "closed"]);
     let mut header = header_json();
