@@ -2,7 +2,7 @@
 //! Facts and sentences are apart, so that the facts can be checked as numbers.
 
 use crate::figures::{bytes, factor, mean_step_ns, percent, ratio, step_parts, time};
-use crate::theme::BOUND;
+use crate::theme::{BOUND, foresees};
 use crate::view::View;
 use kvtier_sim::record::{Point, PointKind, Status};
 use serde::Serialize;
@@ -125,7 +125,7 @@ fn distance(view: &View<'_>) -> Option<String> {
 
 /// The offload point with the most tokens per second that can be run; the first where several tie.
 fn quickest<'a>(view: &View<'a>) -> Option<&'a Point> {
-    let rivals = view.offload.iter().filter(|p| p.config.policy != BOUND && p.time.total_ns > 0).copied();
+    let rivals = view.offload.iter().filter(|p| !foresees(p) && p.time.total_ns > 0).copied();
     rivals.rev().max_by(|a, b| a.time.tokens_per_s().total_cmp(&b.time.tokens_per_s()))
 }
 

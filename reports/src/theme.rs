@@ -1,12 +1,18 @@
 //! Colours by role: every ink has a light and a dark value, and the light one identifies it in a drawing.
 //! Apart, because the page, the inlined drawings and the PNG files must agree on them.
 
+use kvtier_sim::record::Point;
 use plotters::style::RGBColor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// The policy that bounds the others: it knows the future, so nothing can run it.
 pub(crate) const BOUND: &str = "belady";
+
+/// Whether a point knows the future: it bounds what can be had, and nobody can run it.
+pub(crate) fn foresees(point: &Point) -> bool {
+    point.config.policy == BOUND || point.config.prefetch == "oracle"
+}
 
 /// Number of hues told apart by colour alone.
 const HUES: usize = 8;

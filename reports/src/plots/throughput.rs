@@ -5,16 +5,16 @@ use super::breakdown::baseline_name;
 use crate::axis::Axis;
 use crate::canvas::{Align, Canvas, Frame, Shape, Stroke, Xy, text_width};
 use crate::figures::{bytes, factor, plain, rate};
-use crate::theme::{BOUND, Ink, Look, looks};
+use crate::theme::{BOUND, Ink, Look, foresees, looks};
 use crate::view::View;
 use kvtier_sim::record::{Point, PointKind};
 use std::collections::BTreeMap;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// Points that no other beats in both HBM and tokens per second, by HBM. The bound is left aside: nobody can run it.
+/// Points that no other beats in both HBM and tokens per second, by HBM. Bounds are left aside: nobody can run them.
 pub(crate) fn front<'a>(view: &View<'a>) -> Vec<&'a Point> {
-    let mut points: Vec<&Point> = all(view).filter(|point| point.config.policy != BOUND).collect();
+    let mut points: Vec<&Point> = all(view).filter(|point| !foresees(point)).collect();
     points.sort_by(|a, b| {
         let rates = b.time.tokens_per_s().total_cmp(&a.time.tokens_per_s());
         a.footprint.hbm_total.cmp(&b.footprint.hbm_total).then(rates)
@@ -46,7 +46,11 @@ pub(crate) fn name(view: &View<'_>, point: &Point) -> String {
         "" | "uniform" => String::new(),
         allocation => format!(" {allocation}"),
     };
-    format!("{}, {} slots{shared}, {}{requests}", config.policy, config.slots, config.overlap)
+    let prefetch = match config.prefetch.as_str() {
+        "" | "none" => String::new(),
+        prefetch => format!(", {prefetch} x{}", config.prefetch_budget),
+    };
+    format!("{}, {} slots{shared}{prefetch}, {}{requests}", config.policy, config.slots, config.overlap)
 }
 
 fn all<'a>(view: &View<'a>) -> impl Iterator<Item = &'a Point> {
@@ -58,7 +62,7 @@ fn all<'a>(view: &View<'a>) -> impl Iterator<Item = &'a Point> {
 pub(super) fn plot(view: &View<'_>) -> Option<Plot> {
     all(view).next()?;
     let mut caption = "Up is faster, left is smaller. The line with numbered rings is the Pareto front: nothing measured needs less HBM and is \
-                       faster too; Belady is drawn but never on it."
+                       faster too; what knows the future is drawn but never on it."
         .to_owned();
     if resident(view).is_some() {
         caption.push_str(
