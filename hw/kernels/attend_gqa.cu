@@ -17,11 +17,7 @@ struct Keys { uint4 low[4], high[4]; };
 // Values of tokens 2t, 2t + 1, 2t + 8, 2t + 9; element c holds dimensions 64 c + 8 n .. + 8.
 struct Values { uint4 token[4][2]; };
 
-// What a warp has summed: scores are in units of log2.
-struct Sums {
-    float out[8][4]; // tile m = 4 c + w: (even, odd) dimension 64 c + 8 n + 2 w x heads (2t, 2t + 1)
-    float max[2], sum[2];
-};
+// A warp's `Sums`: tile m = 4 c + w holds (even, odd) dimension 64 c + 8 n + 2 w x heads (2t, 2t + 1).
 
 __device__ __forceinline__ void load_keys(Keys &k, const u8 *tile) {
     u32 lane = threadIdx.x & 31;
@@ -57,29 +53,6 @@ __device__ __forceinline__ void score(float (&s)[4], const Keys &k, const uint4 
 #pragma unroll
     for (u32 i = 0; i < 4; i++)
         s[i] = token + (i / 2) * 8 < valid ? (even[i] + odd[i]) * scale : NEGATIVE_INFINITY;
-}
-
-// Turns scores into weights and rescales the sums where the maximum rises. The weights come out as right operand.
-__device__ __forceinline__ void weigh(Sums &a, float (&s)[4], u32 &low, u32 &high) {
-    float top[2] = {max_over_rows(fmaxf(s[0], s[2])), max_over_rows(fmaxf(s[1], s[3]))};
-    if (__any_sync(FULL, top[0] > a.max[0] || top[1] > a.max[1])) {
-#pragma unroll
-        for (u32 h = 0; h < 2; h++) {
-            float rise = fmaxf(a.max[h], top[h]);
-            float scale = exp2_fast(a.max[h] - rise);
-            a.max[h] = rise;
-            a.sum[h] *= scale;
-#pragma unroll
-            for (u32 m = 0; m < 8; m++) a.out[m][h] *= scale, a.out[m][h + 2] *= scale;
-        }
-    }
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-        s[i] = exp2_fast(s[i] - a.max[i & 1]);
-        a.sum[i & 1] += s[i];
-    }
-    low = transpose8(pack_bf16(s[0], s[1]));
-    high = transpose8(pack_bf16(s[2], s[3]));
 }
 
 __device__ __forceinline__ void add_values(Sums &a, const Values &v, u32 low, u32 high) {

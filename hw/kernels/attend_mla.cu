@@ -4,10 +4,8 @@
 // or fp8 e4m3 with one f32 scale per 128 dimensions and bf16 rotary part (512 + 16 + 128 = 656 B).
 //
 // A block serves 16 heads of one stream at a time; two share a multiprocessor, so that one's products hide the other's
-// barriers. Rows stream through a ring of stages in shared memory, a tile each. Eight warps split first tokens and key dimensions, add their partial scores
-// through shared memory, and then split the value dimensions.
-//
-// Longer than other files because both formats share every step but the unpacking of a row.
+// barriers. Rows stream through a ring of stages in shared memory, a tile each. Eight warps split first tokens and key
+// dimensions, add their partial scores through shared memory, and then split the value dimensions.
 
 const u32 WARPS = 8;
 const u32 THREADS = WARPS * 32;

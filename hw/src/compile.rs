@@ -38,8 +38,10 @@ pub(crate) const SCORED: Source = Source {
     ),
 };
 /// Attention with grouped queries.
-pub(crate) const ATTEND_GQA: Source =
-    Source { name: "attend_gqa.cu", text: include_str!("../kernels/attend_gqa.cu") };
+pub(crate) const ATTEND_GQA: Source = Source {
+    name: "attend_gqa.cu",
+    text: concat!(include_str!("../kernels/gqa.cuh"), "#line 1\n", include_str!("../kernels/attend_gqa.cu")),
+};
 /// Attention over latent rows.
 pub(crate) const ATTEND_MLA: Source =
     Source { name: "attend_mla.cu", text: include_str!("../kernels/attend_mla.cu") };
@@ -48,6 +50,7 @@ pub(crate) const ATTEND_GQA_CLUSTERS: Source = Source {
     name: "attend_gqa_clusters.cu",
     text: concat!(
         include_str!("../kernels/staged.cuh"),
+        include_str!("../kernels/gqa.cuh"),
         "#line 1\n",
         include_str!("../kernels/attend_gqa_clusters.cu")
     ),

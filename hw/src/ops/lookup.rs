@@ -1,5 +1,5 @@
-//! Residency on the device: the tables of many streams, and one step of all of them in one launch. One long file, because
-//! the table of policies, their state and the arguments of their kernels must agree line by line.
+//! Residency on the device: the tables of many streams, and one step of all of them in one launch.
+//! Long because the table of policies, their state and the arguments of their kernels must agree line by line.
 
 use super::count32;
 use crate::compile::{LOOKUP, Module, SCORED};
