@@ -4,19 +4,22 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use kvtier_policies::eviction::{self, EVICTION};
-use kvtier_sim::config::RunConfig;
+use kvtier_sim::Single;
 use kvtier_sim::engine::Replay;
+use kvtier_sim::grid::ConfigFile;
 use kvtier_sim::mrc::{CurvePolicy, Survey};
-use kvtier_sim::setup::{Blueprint, Run, TraceIdentity};
+use kvtier_sim::setup::Run;
 use kvtier_traces::{Future, Recording};
 use kvtier_units::Bytes;
-use std::path::Path;
 
 fn main() {
     divan::main();
 }
 
 const POLICIES: [CurvePolicy; 3] = CurvePolicy::ALL;
+
+/// The samples fit in it.
+const MEMORY: Bytes = Bytes(4 << 30);
 
 struct Pages {
     recording: Recording,
@@ -25,18 +28,13 @@ struct Pages {
 }
 
 fn pages() -> Pages {
-    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../traces/samples/smollm2-pages.parquet");
+    let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../traces/samples/smollm2-pages.parquet");
     let text = format!(
-        "trace = '{}'\nmodel = 'smollm2-135m'\nmachine = 'h100-pcie5'\nbatch.requests = ['s-d01']\nmeasure.from_step = 0\n",
-        samples.display()
+        "trace = '{pages}'\nmodel = 'smollm2-135m'\nmachine = 'h100-pcie5'\nbatch.requests = ['s-d01']\nmeasure.from_step = 0\n"
     );
-    let config: RunConfig = toml::from_str(&text).expect("a valid configuration");
-    let trace = TraceIdentity::read(&config.trace, None).expect("the sample is shipped");
-    let blueprint = Blueprint::new(&config, &trace).expect("a valid configuration");
-    let recording =
-        Recording::decode(&samples, &blueprint.view, Bytes(4 << 30)).expect("the sample is valid");
-    let future = Future::build(&recording, Bytes(4 << 30)).expect("it fits in memory");
-    let run = blueprint.lower(&recording).expect("a valid configuration");
+    let file = ConfigFile::parse(&text).expect("a valid configuration");
+    let Single { run, recording, .. } = Single::prepare(&file, MEMORY).expect("the sample is shipped");
+    let future = Future::build(&recording, MEMORY).expect("it fits in memory");
     Pages { recording, future, run }
 }
 

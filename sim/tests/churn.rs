@@ -3,12 +3,11 @@
 use kvtier_policies::churn::{self, SelectionDiff};
 use kvtier_policies::eviction::BufferShape;
 use kvtier_policies::{Fill, Start};
-use kvtier_sim::config::RunConfig;
-use kvtier_sim::engine::Replay;
-use kvtier_sim::setup::{Blueprint, Run, TraceIdentity};
+use kvtier_sim::Single;
+use kvtier_sim::grid::ConfigFile;
+use kvtier_sim::setup::Run;
 use kvtier_traces::{Newest, Recording, StepBuf};
 use kvtier_units::{BlockId, Bytes, Seed, Slot};
-use std::path::Path;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The record of a stream's step as `hash.rs` of kvtier-policies documents it, nothing being prefetched.
@@ -69,20 +68,15 @@ fn replay_stream(
 }
 
 fn assert_hash_agrees(policy: &str, slots: &str, start: &str) {
-    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../traces/samples/smollm2-pages.parquet");
+    let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../traces/samples/smollm2-pages.parquet");
     let text = format!(
-        "trace = '{}'\nmodel = 'smollm2-135m'\nmachine = 'h100-pcie5'\n\
-         hot = {{ policy = '{policy}', slots = '{slots}', start = '{start}' }}\n",
-        samples.display()
+        "trace = '{pages}'\nmodel = 'smollm2-135m'\nmachine = 'h100-pcie5'\n\
+         hot = {{ policy = '{policy}', slots = '{slots}', start = '{start}' }}\n"
     );
-    let config: RunConfig = toml::from_str(&text).expect("a valid configuration");
-    let trace = TraceIdentity::read(&config.trace, None).expect("the sample is shipped");
-    let blueprint = Blueprint::new(&config, &trace).expect("a valid configuration");
-    let recording =
-        Recording::decode(&samples, &blueprint.view, Bytes(4 << 30)).expect("the sample is valid");
-    let run = blueprint.lower(&recording).expect("a valid configuration");
-    let replay = Replay { run: &run, recording: &recording, future: None, stop: &|| false };
-    let plain = replay.execute(&mut ()).expect("it runs");
+    let file = ConfigFile::parse(&text).expect("a valid configuration");
+    let single = Single::prepare(&file, Bytes(4 << 30)).expect("the sample is shipped");
+    let plain = single.replay(&mut (), &|| false).expect("it runs");
+    let Single { run, recording, .. } = single;
     let mut misses = 0;
     let requests: Vec<u64> = (0..recording.requests().len())
         .map(|request| {
