@@ -155,6 +155,22 @@ fn the_same_points_give_the_same_bytes() {
     }
 }
 
+/// What knows the future is faster than anything that can be run, and still no advice.
+#[test]
+fn the_front_holds_only_what_can_be_run_and_names_its_prefetcher() {
+    let mut points = Vec::new();
+    for (prefetch, ns) in [("none", 1000), ("next-ranked", 900), ("oracle", 100)] {
+        let mut point = synthetic::point(&synthetic::Choice { prefetch, ..synthetic::PLAIN });
+        point.time.total_ns = ns * 1_000_000;
+        points.push(point);
+    }
+    let (page, ..) = report(&points);
+    let from = page.find("<caption>The Pareto front").expect("a front");
+    let front = &page[from..from + page[from..].find("</table>").expect("the end of it")];
+    assert!(front.contains("lru, 64 slots, next-ranked x8, serial"), "{front}");
+    assert!(!front.contains("oracle"), "{front}");
+}
+
 /// The numbers of the headline, computed here from the points again.
 #[test]
 fn the_headline_is_the_points() {
