@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // a failing test may panic
 
+use kvtier_policies::demotion::{self, Choice, DEMOTION};
 use kvtier_policies::eviction::{self, EVICTION};
 use kvtier_policies::prefetch::{self, Entry, PREFETCH, PrefetchShape};
 use kvtier_policies::{
-    Admission, DecisionPlane, PlaneConfig, PolicyError, Selection, SelectionSource, Start, StepPlan,
+    Admission, DecisionPlane, PlaneConfig, PolicyError, Selection, SelectionSource, Source, Start, StepPlan,
+    TierConfig,
 };
 use kvtier_units::{BlockId, Seed};
 use proptest::prelude::*;
@@ -238,20 +240,57 @@ fn parameters_out_of_range_are_refused() {
     }
 }
 
-#[test]
-fn a_victim_that_is_demanded_in_the_same_step_does_not_stay_among_the_warm_pages() {
-    // Layer 1 holds 0..3; ahead of its look-up 4 takes the place of 3, which it then selects.
-    let layers = |above: &[u32], own: &[u32]| {
-        let ids = |blocks: &[u32]| (blocks.iter().copied().map(BlockId).collect::<Vec<_>>(), Vec::new());
+/// What layers 0 and 1 select in each step; the others select nothing.
+fn above_and_own(steps: &[(&[u32], &[u32])]) -> Script {
+    let ids = |blocks: &[u32]| (blocks.iter().copied().map(BlockId).collect::<Vec<_>>(), Vec::new());
+    let layers = |&(above, own): &(&[u32], &[u32])| {
         let mut layers = vec![ids(above), ids(own)];
         layers.resize_with(LAYERS, || ids(&[]));
         layers
     };
-    let steps =
-        vec![layers(&[0], &[0, 1, 2, 3]), layers(&[4], &[3]), layers(&[5], &[6, 7, 8]), layers(&[], &[3])];
+    Script { steps: steps.iter().map(layers).collect() }
+}
+
+#[test]
+fn what_is_brought_ahead_leaves_the_warm_pages() {
+    // Layer 1 holds 0..3; 4 takes the place of 3, which is brought back from the one warm frame ahead of the look-up, in
+    // the place of 2, which then has that frame.
+    let script = above_and_own(&[(&[], &[0, 1, 2, 3]), (&[], &[4]), (&[3], &[3]), (&[], &[2])]);
+    let mut seen = Vec::new();
+    replay(PlaneConfig { warm_frames: 1, ..config("lru", "next-layer", 4, 1) }, &script, |plan| {
+        let counts = plan.layers[1].streams[0].counts;
+        let warm = (counts.warm_prefetches, counts.warm_hits);
+        seen.push((warm, counts.prefetched, counts.misses, plan.layers[1].warm_evictions));
+    });
+    assert_eq!(seen[2], ((1, 0), 1, 0, 0), "3 made room for 2");
+    assert_eq!(seen[3], ((0, 1), 0, 0, 0), "2 was there, and left for the next");
+}
+
+#[test]
+fn what_is_brought_ahead_comes_from_its_own_tier() {
+    let mut tiered = config("lru", "next-layer", 4, 1);
+    let entry = demotion::find(DEMOTION, "age").unwrap();
+    tiered.home_capacity = 8;
+    let demotion = Choice { entry: *entry, params: toml::Table::new() };
+    tiered.tiers =
+        TierConfig { cxl: 1 << 20, demotion, high: 100, low: 50, batch: 1, ..TierConfig::default() };
+    let script = above_and_own(&[(&[], &[12]), (&[0], &[0])]);
+    let mut seen = Vec::new();
+    replay(tiered, &script, |plan| {
+        let stream = &plan.layers[1].streams[0];
+        let sources: Vec<Source> = stream.ahead.iter().map(|fill| fill.source).collect();
+        seen.push((sources, stream.counts.prefetches, stream.counts.prefetches_cxl));
+    });
+    assert_eq!(seen[1], (vec![Source::Cxl], 1, 1), "host holds few blocks, and 0 is not one of them");
+}
+
+#[test]
+fn a_victim_that_is_demanded_in_the_same_step_does_not_stay_among_the_warm_pages() {
+    // Layer 1 holds 0..3; ahead of its look-up 4 takes the place of 3, which it then selects.
+    let script = above_and_own(&[(&[0], &[0, 1, 2, 3]), (&[4], &[3]), (&[5], &[6, 7, 8]), (&[], &[3])]);
     let warm = PlaneConfig { warm_frames: 1, ..config("lru", "next-layer", 4, 1) };
     let mut seen = Vec::new();
-    replay(warm, &Script { steps }, |plan| {
+    replay(warm, &script, |plan| {
         let counts = plan.layers[1].streams[0].counts;
         seen.push((counts.misses, counts.warm_hits, counts.pollution, plan.layers[1].warm_evictions));
     });
