@@ -91,6 +91,13 @@ struct RooflineRow {
     goal: Option<f64>,
 }
 
+impl RooflineRow {
+    /// Whether it has a goal and reached it.
+    fn is_met(&self) -> bool {
+        self.goal.is_some_and(|goal| self.ratio >= goal)
+    }
+}
+
 /// check.json.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Checks {
@@ -225,8 +232,8 @@ fn parity_table(of: &Taken<Parity>) -> Table {
         let mut row =
             vec![(*policy).to_owned(), sum.managed.clone(), format!("{} of {}", sum.equal, sum.runs)];
         row.push(sum.mismatches.to_string());
-        row.extend(sum.counts.iter().map(|count| grouped(*count)));
         row.push(format!("{} of {}", grouped(sum.wrong_bytes), grouped(sum.bytes)));
+        row.extend(sum.counts.iter().map(|count| grouped(*count)));
         row
     });
     Table {
@@ -242,13 +249,13 @@ fn parity_table(of: &Taken<Parity>) -> Table {
             "decided by ",
             "hashes equal",
             "mismatches",
+            "bytes out of place",
             "accesses",
             "misses",
             "prefetched",
             "warm hits",
             "grown",
             "requests ended",
-            "bytes out of place",
         ]),
         rows: rows.collect(),
     }
@@ -294,28 +301,34 @@ fn replay_table(of: &Taken<Replays>) -> Table {
     }
 }
 
+/// What one looks for stands first: a narrow screen shows the beginning of a row.
 fn goal_table(of: &Taken<Roofline>, goals: bool) -> Table {
-    let rows = of.results.rows.iter().filter(|row| row.goal.is_some() == goals).map(|row| {
-        let mut cells = vec![
-            row.kernel.clone(),
+    let chosen = || of.results.rows.iter().filter(|row| row.goal.is_some() == goals);
+    let rows = chosen().map(|row| {
+        let mut cells = vec![row.kernel.clone()];
+        if let Some(goal) = row.goal {
+            cells.push(if row.is_met() { "met" } else { "missed" }.into());
+            cells.push(format!("{goal:.2}"));
+        }
+        cells.extend([
+            format!("{:.3}", row.ratio),
             row.shape.clone(),
             format!("{:.1} {}", row.achieved, row.unit),
             format!("{:.1}", row.reference),
             row.against.clone(),
-            format!("{:.3}", row.ratio),
-        ];
-        if let Some(goal) = row.goal {
-            cells.push(format!("{goal:.2}"));
-            cells.push(if row.ratio >= goal { "met" } else { "missed" }.into());
-        }
+        ]);
         cells
     });
-    let mut names = vec!["kernel ", "shape ", "reached", "yardstick", "against ", "ratio"];
-    if goals {
-        names.extend(["goal", "verdict "]);
-    }
-    let title = if goals { "Roofline: kernels with a goal" } else { "Roofline: the other rows" };
-    Table { title: title.into(), note: taken(of), head: head(&names), rows: rows.collect() }
+    let verdict = if goals { &["verdict ", "goal"][..] } else { &[] };
+    let names = [&["kernel "], verdict, &["ratio", "shape ", "reached", "yardstick", "against "]].concat();
+    let (title, note) = if goals {
+        let met = chosen().filter(|row| row.is_met()).count();
+        let note = format!("{met} of {} goals met. {}", chosen().count(), taken(of));
+        ("Roofline: kernels with a goal", note)
+    } else {
+        ("Roofline: the other rows", taken(of))
+    };
+    Table { title: title.into(), note, head: head(&names), rows: rows.collect() }
 }
 
 fn check_table(of: &Taken<Checks>) -> Table {
@@ -361,5 +374,21 @@ mod tests {
             "{page}"
         );
         assert!(page.contains("1,000 accesses, 0 mismatches"));
+    }
+
+    #[test]
+    fn goals_are_counted_and_judged() {
+        let row = |kernel: &str, ratio: f64, goal: &str| {
+            format!(
+                r#"{{"kernel":"{kernel}","shape":"s","achieved":1,"unit":"us","against":"a","reference":1,"ratio":{ratio},"goal":{goal}}}"#
+            )
+        };
+        let rows = [row("near", 0.949, "0.95"), row("at", 0.95, "0.95"), row("free", 0.1, "null")].join(",");
+        let text = format!(r#"{{"device":{{"name":"H","driver":null,"pcie":null}},"rows":[{rows}]}}"#);
+        let roofline = serde_json::from_str(&text).unwrap();
+        let page = device_page(&DeviceInput { roofline: Some(roofline), ..DeviceInput::default() });
+        assert!(page.contains("1 of 2 goals met"), "{page}");
+        assert!(page.contains("<td>near</td><td>missed</td>") && page.contains("<td>at</td><td>met</td>"));
+        assert!(page.contains("<td>free</td><td class=\"num\">0.100</td>"));
     }
 }

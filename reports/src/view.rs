@@ -9,7 +9,12 @@ use std::collections::BTreeSet;
 const MOST_CHARTED: usize = 24;
 
 /// Settings that a label leaves out where the other one already tells them.
-const IMPLIED: [(&str, &str); 2] = [("trace hash", "trace"), ("prefetch budget", "prefetch")];
+const IMPLIED: [(&str, &str); 4] = [
+    ("trace hash", "trace"),
+    ("prefetch budget", "prefetch"),
+    ("near misses", "admission"),
+    ("near misses", "prefetch"),
+];
 
 /// A named value of a configuration.
 pub(crate) type Setting = (&'static str, String);
@@ -155,6 +160,19 @@ pub(crate) fn shown(value: &str) -> &str {
 }
 
 impl<'a> View<'a> {
+    /// The settings of a point in which the points of this workload differ, policy, slots and overlap aside.
+    pub(crate) fn chosen(&self, point: &Point) -> String {
+        let of = |point: &Point| (Vec::new(), choices(&point.config));
+        let mut keys = vec![of(point)];
+        for other in self.offload.iter().chain(&self.others) {
+            let key = of(other);
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        labels(&keys).swap_remove(0)
+    }
+
     /// Slots per buffer that occur, ascending.
     pub(crate) fn sizes(&self) -> Vec<u32> {
         self.offload.iter().map(|point| point.config.slots).collect::<BTreeSet<_>>().into_iter().collect()

@@ -167,7 +167,7 @@ fn the_front_holds_only_what_can_be_run_and_names_its_prefetcher() {
     let (page, ..) = report(&points);
     let from = page.find("<caption>The Pareto front").expect("a front");
     let front = &page[from..from + page[from..].find("</table>").expect("the end of it")];
-    assert!(front.contains("lru, 64 slots, next-ranked x8, serial"), "{front}");
+    assert!(front.contains("lru, 64 slots, serial · prefetch next-ranked"), "{front}");
     assert!(!front.contains("oracle"), "{front}");
 }
 

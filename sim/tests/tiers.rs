@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a failing test may panic
 
+use kvtier_policies::demotion::Tier;
 use kvtier_sim::attribution::{OpKind, OpSpan, Queue, StepSpans};
 use kvtier_sim::executor::Executor;
 use kvtier_sim::links::{Links, Resource, Route};
@@ -124,6 +125,23 @@ fn reads_of_two_tiers_share_the_link_to_the_device() {
     assert!(attend.begin >= end, "attention waits for both");
     let one = run(&machine, Overlap::Serial, &step(0, [blocks, 0, 0]));
     assert!(op(&one, Queue::Compute).end < host.end, "alone it has the link to itself");
+}
+
+#[test]
+fn a_miss_shares_its_tier_with_what_moves_down_from_there() {
+    let machine = machine();
+    let (cxl, nvme) = (machine.cxl.unwrap(), machine.nvme.unwrap());
+    let blocks = 100_000;
+    let alone = step(0, [0, blocks, 0]);
+    let mut beside = alone.clone();
+    // More than is over before the misses are.
+    (0..blocks).for_each(|_| beside.boundary_moves.add(Tier::Cxl, Tier::Nvme));
+    let [alone, beside] = [alone, beside].map(|work| {
+        let op = op(&run(&machine, Overlap::Serial, &work), Queue::CxlIn);
+        (op.end - op.begin).0 as f64
+    });
+    assert!(nvme.write > cxl.read, "the move could use all that CXL can read, as the misses could");
+    assert!((beside / alone / 2.0 - 1.0).abs() < 0.01, "{alone} ns alone, {beside} beside: half each");
 }
 
 /// A tenth: what the mechanisms lose at most against the link's rate.

@@ -40,17 +40,9 @@ pub(crate) fn name(view: &View<'_>, point: &Point) -> String {
         return baseline_name(point);
     }
     let config = &point.config;
-    let requests =
-        if view.others.is_empty() { String::new() } else { format!(", {} req", config.concurrency) };
-    let shared = match config.allocation.as_str() {
-        "" | "uniform" => String::new(),
-        allocation => format!(" {allocation}"),
-    };
-    let prefetch = match config.prefetch.as_str() {
-        "" | "none" => String::new(),
-        prefetch => format!(", {prefetch} x{}", config.prefetch_budget),
-    };
-    format!("{}, {} slots{shared}{prefetch}, {}{requests}", config.policy, config.slots, config.overlap)
+    let chosen = view.chosen(point);
+    let chosen = if chosen.is_empty() { chosen } else { format!(" · {chosen}") };
+    format!("{}, {} slots, {}{chosen}", config.policy, config.slots, config.overlap)
 }
 
 fn all<'a>(view: &View<'a>) -> impl Iterator<Item = &'a Point> {

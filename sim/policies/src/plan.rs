@@ -26,7 +26,7 @@ pub struct Moves([[u64; 3]; 3]);
 
 impl Moves {
     /// One more block.
-    pub(crate) fn add(&mut self, from: Tier, to: Tier) {
+    pub fn add(&mut self, from: Tier, to: Tier) {
         self.0[from as usize][to as usize] += 1;
     }
 
