@@ -38,9 +38,11 @@ struct Parity {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [what, out, date, rest @ ..] = &arguments[..] else {
-        println!("usage: bench check|roofline|parity OUT.json DATE [pinned GiB [matrix TFLOP/s [group]]]");
-        return ExitCode::from(2);
+        return usage();
     };
+    if !["check", "roofline", "parity"].contains(&what.as_str()) {
+        return usage();
+    }
     match run(what, out, date, rest) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -49,6 +51,14 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn usage() -> ExitCode {
+    println!(
+        "usage: bench check OUT.json DATE\n       bench roofline OUT.json DATE [pinned GiB [matrix TFLOP/s [group]]]\n       \
+         bench parity OUT.json DATE [folder of traces]"
+    );
+    ExitCode::from(2)
 }
 
 fn run(what: &str, out: &str, date: &str, rest: &[String]) -> Result<bool, HwError> {
