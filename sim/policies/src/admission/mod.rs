@@ -22,7 +22,7 @@ pub use second_touch::{SecondTouch, SecondTouchParams};
 pub use sketch::{Sketch, SketchParams};
 
 /// Every admission policy, in the order in which they are listed to users.
-pub const ADMISSION: &[Entry] =
+pub static ADMISSION: &[Entry] =
     &[entry::<Always>(), entry::<Never>(), entry::<SecondTouch>(), entry::<Sketch>(), entry::<Score>()];
 
 /// One block wherever it is known: streams that share a prefix name its blocks alike.

@@ -96,7 +96,7 @@ impl Default for Allocation {
 }
 
 /// Every allocator, in the order in which they are listed to users.
-pub const ALLOCATION: &[Entry] = &[
+pub static ALLOCATION: &[Entry] = &[
     Entry {
         name: "uniform",
         summary: "the same slots for every stream",

@@ -15,7 +15,7 @@ pub use age::Age;
 pub use utility::{Utility, UtilityParams};
 
 /// Every demotion policy, in the order in which they are listed to users.
-pub const DEMOTION: &[Entry] = &[
+pub static DEMOTION: &[Entry] = &[
     Entry {
         name: "none",
         summary: "nothing moves down: what does not fit the host pool is infeasible",

@@ -62,7 +62,7 @@ pub use two_q::{TwoQ, TwoQParams};
 pub use w_tinylfu::{WTinyLfu, WTinyLfuParams};
 
 /// Every eviction policy, in the order in which they are listed to users.
-pub const EVICTION: &[Entry] = &[
+pub static EVICTION: &[Entry] = &[
     entry::<Fifo>(),
     entry::<Clock>(),
     entry::<Lru>(),

@@ -22,7 +22,7 @@ pub use next_ranked::NextRanked;
 pub use oracle::{Oracle, OracleParams};
 
 /// Every prefetcher, in the order in which they are listed to users.
-pub const PREFETCH: &[Entry] = &[
+pub static PREFETCH: &[Entry] = &[
     Entry {
         name: "none",
         summary: "never prefetches",
