@@ -5,7 +5,7 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use kvtier_policies::eviction::{BufferShape, EVICTION};
-use kvtier_policies::{HotBuffer, Selection, StreamPlan, WarmLookup};
+use kvtier_policies::{Below, HotBuffer, Selection, StreamPlan};
 use kvtier_sim::Single;
 use kvtier_sim::engine::Replay;
 use kvtier_sim::grid::ConfigFile;
@@ -83,7 +83,7 @@ fn buffers(bencher: Bencher<'_, '_>, policy: &str) {
                         grown: None,
                         foresight: None,
                     };
-                    buffer.step(step, &selection, None, WarmLookup::NONE, &mut plan);
+                    buffer.step(step, &selection, None, Below::HOST, &mut plan);
                     misses += plan.counts.misses;
                     seen += plan.counts.accesses;
                 }

@@ -6,7 +6,7 @@
 
 use kvtier_policies::allocation::split;
 use kvtier_policies::eviction::{self, BufferShape, EVICTION};
-use kvtier_policies::{HotBuffer, Selection, StreamPlan, WarmLookup};
+use kvtier_policies::{Below, HotBuffer, Selection, StreamPlan};
 use kvtier_sim::config::RunConfig;
 use kvtier_sim::engine::{Decisions, Replay};
 use kvtier_sim::mrc::{CurvePolicy, Survey, split_by_layer, split_by_stream};
@@ -121,7 +121,7 @@ impl Laboratory {
             let row = recording.step(request, step, &mut rows).unwrap().stream(stream);
             let (blocks, near, newest) = (row.blocks, row.near, row.newest_selected);
             let selection = Selection { blocks, scores: &[], near, newest, grown, foresight: None };
-            buffer.step(step, &selection, None, WarmLookup::NONE, &mut plan);
+            buffer.step(step, &selection, None, Below::HOST, &mut plan);
             misses += if step >= FROM { plan.counts.misses } else { 0 };
         }
         misses

@@ -13,7 +13,7 @@ mod trace;
 
 use kvtier_policies::churn::{self, Change, ChurnReplay, SelectionDiff};
 use kvtier_policies::eviction::{BufferShape, EVICTION, Entry};
-use kvtier_policies::{Selection, StreamPlan, WarmLookup};
+use kvtier_policies::{Below, Selection, StreamPlan};
 use kvtier_units::{BlockId, Seed};
 use traces::Stream;
 
@@ -76,7 +76,7 @@ fn replay_whole(entry: &Entry, stream: &Stream) -> u64 {
     let mut buffer = entry.build(&toml::Table::new(), stream.shape).expect("defaults are valid");
     let mut plan = StreamPlan::default();
     let step = |(step, selection): (u32, Selection<'_>)| {
-        buffer.step(step, &selection, None, WarmLookup::NONE, &mut plan);
+        buffer.step(step, &selection, None, Below::HOST, &mut plan);
         plan.counts.misses
     };
     (0u32..).zip(stream.steps()).map(step).sum()

@@ -7,7 +7,7 @@ use thiserror::Error;
 pub(crate) mod testing;
 pub(crate) mod tiers;
 
-pub use tiers::TierConfig;
+pub use tiers::{HomeLookup, TierConfig};
 
 /// What a request needs at home, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,11 +25,11 @@ mod warm;
 
 pub use counts::Counts;
 pub use error::{PolicyError, nearest};
-pub use home::{HomeFull, HomeTier, Lodger, TierConfig};
+pub use home::{HomeFull, HomeLookup, HomeTier, Lodger, TierConfig};
 pub use plan::{Fill, LayerPlan, Moves, Resized, Source, StepPlan, StreamPlan};
 pub use plane::{Admission, DecisionPlane, PlaneConfig, Prefix, SeatSlots, Start};
 pub use recency_log::RecencyLog;
-pub use residency::{HotBuffer, Prefetch, Residency};
+pub use residency::{Below, HotBuffer, Prefetch, Residency};
 pub use schedule::{Join, Run, Schedule, ScheduleError, StepSchedule};
 pub use selection::{Foresight, Selection, SelectionSource};
 pub use slot_queues::SlotQueues;

@@ -344,7 +344,8 @@ impl DecisionPlane {
                 let stream = &mut seat.expect("a participant is seated").streams[number];
                 let asked = Asked { source, participant, number, head: at % heads, heads };
                 let budget = self.config.prefetch_budget;
-                layer_plan.source = stream.decide(self.step, &asked, budget, self.warm.as_ref(), plan);
+                let below = (self.warm.as_ref(), self.tiers.as_ref());
+                layer_plan.source = stream.decide(self.step, &asked, budget, below, plan);
                 if let Some((tiers, tables)) = self.tiers.as_ref().zip(stream.home) {
                     tiers.route(&tables, plan);
                 }

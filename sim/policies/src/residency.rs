@@ -2,6 +2,7 @@
 //! the loop over a selection is monomorphic and only whole selections are dispatched.
 
 use crate::eviction::{BufferShape, EvictionPolicy, Insertion, StepView};
+use crate::home::HomeLookup;
 use crate::prefetch::{Prefetcher, Upcoming};
 use crate::warm::WarmLookup;
 use crate::{Counts, Fill, Foresight, Resized, Selection, Source, StreamPlan};
@@ -39,14 +40,13 @@ pub trait HotBuffer: Send {
     /// If the policy cannot be resized, or `slots` cannot hold one selection.
     fn resize(&mut self, slots: u32, out: &mut Resized);
 
-    /// Decides one step. `step` is the plane's, for the age of prefetches; `warm` is the warm pages as they stood
-    /// at the layer's start.
+    /// Decides one step. `step` is the plane's, for the age of prefetches.
     fn step(
         &mut self,
         step: u32,
         selection: &Selection<'_>,
         prefetch: Option<Prefetch<'_>>,
-        warm: WarmLookup<'_>,
+        below: Below<'_>,
         plan: &mut StreamPlan,
     );
 
@@ -63,6 +63,20 @@ pub trait HotBuffer: Send {
 
     /// Slot of a block, `Slot::NONE` where it is not resident.
     fn slot_of(&self, block: BlockId) -> Slot;
+}
+
+/// What a stream finds below its hot buffer, as it stood at the layer's start.
+#[derive(Clone, Copy, Debug)]
+pub struct Below<'a> {
+    /// The warm pages.
+    pub warm: WarmLookup<'a>,
+    /// Where blocks have their homes.
+    pub home: HomeLookup<'a>,
+}
+
+impl Below<'_> {
+    /// No warm pages, and every home in host memory.
+    pub const HOST: Below<'static> = Below { warm: WarmLookup::NONE, home: HomeLookup::HOST };
 }
 
 /// Who proposes prefetches for a stream, and how many it may bring in one step.
@@ -280,12 +294,12 @@ impl<E: EvictionPolicy> HotBuffer for Residency<E> {
         step: u32,
         selection: &Selection<'_>,
         mut prefetch: Option<Prefetch<'_>>,
-        warm: WarmLookup<'_>,
+        below: Below<'_>,
         plan: &mut StreamPlan,
     ) {
         plan.clear();
         if let Some(prefetch) = &mut prefetch {
-            self.prefetch_ahead(step, prefetch, warm, plan);
+            self.prefetch_ahead(step, prefetch, below, plan);
         }
         self.tables.look_up(selection, &mut plan.slots);
         plan.newest = selection.newest;
@@ -294,12 +308,17 @@ impl<E: EvictionPolicy> HotBuffer for Residency<E> {
         plan.counts.hits = (selection.blocks.len() - self.tables.missed) as u64;
         plan.counts.metadata_bytes += u64::from(E::STATE.per_slot) * selection.blocks.len() as u64;
         if self.tables.missed > 0 {
-            self.load_misses(selection, warm, plan);
+            self.load_misses(selection, below.warm, plan);
         }
         self.credit_prefetches(plan);
         self.policy.touch(&self.tables.view(selection, &plan.slots));
+        if E::READS_HOMES {
+            for fill in &plan.loads {
+                self.policy.brought_from(fill.slot, below.home.tier(fill.block));
+            }
+        }
         if let Some(prefetch) = prefetch {
-            self.prefetch_after(step, selection, prefetch, warm, plan);
+            self.prefetch_after(step, selection, prefetch, below, plan);
         }
         if let Some(block) = selection.grown {
             self.grow(selection, block, plan);

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a failing test may panic
 
 use kvtier_policies::eviction::{BufferShape, EVICTION, Entry};
-use kvtier_policies::{Foresight, PolicyError, Selection, StreamPlan, WarmLookup};
+use kvtier_policies::{Below, Foresight, PolicyError, Selection, StreamPlan};
 use kvtier_units::{BlockId, Seed};
 
 const SHAPE: BufferShape = BufferShape { slots: 24, blocks: 200, k: 8, seed: Seed(3) };
@@ -38,7 +38,7 @@ fn decisions(entry: &Entry, params: &toml::Table) -> Vec<StreamPlan> {
             foresight: Some(foresight),
         };
         let mut plan = StreamPlan::default();
-        buffer.step(step, &selection, None, WarmLookup::NONE, &mut plan);
+        buffer.step(step, &selection, None, Below::HOST, &mut plan);
         plan
     };
     (0..400).map(step_of).collect()

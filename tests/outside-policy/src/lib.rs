@@ -106,7 +106,7 @@ impl EvictionPolicy for Lrfu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvtier_policies::{Selection, StreamPlan, WarmLookup};
+    use kvtier_policies::{Below, Selection, StreamPlan};
     use kvtier_units::{BlockId, Seed};
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
                 grown: None,
                 foresight: None,
             };
-            buffer.step(step, &selection, None, WarmLookup::NONE, &mut plan);
+            buffer.step(step, &selection, None, Below::HOST, &mut plan);
             victims.extend(
                 plan.loads.iter().filter(|fill| fill.victim != BlockId::NONE).map(|fill| fill.victim.0),
             );

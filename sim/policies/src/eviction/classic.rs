@@ -6,6 +6,7 @@
 
 use super::{BufferShape, EvictionPolicy, Insertion, StateClass, StepView};
 use crate::PolicyError;
+use crate::demotion::Tier;
 use kvtier_units::{BlockId, Slot};
 use serde::de::DeserializeOwned;
 
@@ -15,6 +16,8 @@ pub trait ClassicPolicy: Sized + Send + 'static {
     const NAME: &'static str;
     /// One line for `kvtier policies`.
     const SUMMARY: &'static str;
+    /// Whether it asks from which home tier blocks come.
+    const READS_HOMES: bool = false;
     /// Whether its buffers can change their size during a run.
     const RESIZES: bool = false;
     /// Bytes of state it keeps.
@@ -38,6 +41,11 @@ pub trait ClassicPolicy: Sized + Send + 'static {
     /// The block entered the slot: a free one, or that of a victim.
     fn on_insert(&mut self, slot: Slot, block: BlockId);
 
+    /// Where the block came from, as in [`EvictionPolicy::brought_from`].
+    fn brought_from(&mut self, slot: Slot, tier: Tier) {
+        unreachable!("{} does not read homes, and {slot:?} came from {tier:?}", Self::NAME);
+    }
+
     /// The buffer changed its size, as in [`EvictionPolicy::resize`].
     fn resize(&mut self, kept: &[Slot]) {
         unreachable!("{} does not resize, and nothing was to move to {} slots", Self::NAME, kept.len());
@@ -50,6 +58,7 @@ pub struct Classic<P>(P);
 impl<P: ClassicPolicy> EvictionPolicy for Classic<P> {
     const NAME: &'static str = P::NAME;
     const SUMMARY: &'static str = P::SUMMARY;
+    const READS_HOMES: bool = P::READS_HOMES;
     const RESIZES: bool = P::RESIZES;
     const STATE: StateClass = P::STATE;
     type Params = P::Params;
@@ -89,6 +98,10 @@ impl<P: ClassicPolicy> EvictionPolicy for Classic<P> {
 
     fn insert(&mut self, view: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
         self.0.on_insert(slot, view.block_of[slot.index()]);
+    }
+
+    fn brought_from(&mut self, slot: Slot, tier: Tier) {
+        self.0.brought_from(slot, tier);
     }
 
     fn resize(&mut self, kept: &[Slot]) {

@@ -23,6 +23,14 @@ pub(crate) fn priority(major: u32, minor: u32) -> u64 {
     u64::from(major) << 32 | u64::from(minor)
 }
 
+/// The two parts of a priority.
+#[inline(always)]
+fn parts(priority: u64) -> [u32; 2] {
+    let low = u32::try_from(priority & u64::from(u32::MAX)).expect("32 bits were kept");
+    let high = u32::try_from(priority >> 32).expect("32 bits are left");
+    [high, low]
+}
+
 impl LazyHeap {
     /// An empty heap for `slots` slots.
     pub(crate) fn new(slots: u32) -> LazyHeap {
@@ -39,6 +47,13 @@ impl LazyHeap {
     pub(crate) fn raise(&mut self, slot: Slot, priority: u64) {
         debug_assert!(priority >= self.priority[slot.index()], "a resident block's priority only grows");
         self.priority[slot.index()] = priority;
+    }
+
+    /// Raises the first part of the priority of a slot that is in the heap.
+    #[inline]
+    pub(crate) fn raise_major(&mut self, slot: Slot, major: u32) {
+        let [_, minor] = parts(self.priority[slot.index()]);
+        self.raise(slot, priority(major, minor));
     }
 
     /// Adds a slot that is not in the heap.

@@ -30,6 +30,7 @@ mod tagged_ghost;
 mod two_q;
 mod w_tinylfu;
 
+use crate::demotion::Tier;
 use crate::residency::{HotBuffer, Residency};
 use crate::{PolicyError, Selection};
 use kvtier_units::{BlockId, Seed, Slot};
@@ -43,7 +44,7 @@ pub use classic::{Classic, ClassicPolicy};
 pub use clock::{Clock, ClockParams};
 pub use echo::{Echo, EchoParams, NearTiming};
 pub use fifo::Fifo;
-pub use gdsf::Gdsf;
+pub use gdsf::{Gdsf, GdsfParams};
 pub use hyperbolic::Hyperbolic;
 pub use lfu::Lfu;
 pub use lfu_aging::{LfuAging, LfuAgingParams};
@@ -190,6 +191,8 @@ pub trait EvictionPolicy: Sized + Send + 'static {
     const READS_NEAR: bool = false;
     /// Whether it reads scores; they are decoded only for those that do.
     const READS_SCORES: bool = false;
+    /// Whether it asks from which home tier blocks come.
+    const READS_HOMES: bool = false;
     /// Whether its buffers can change their size during a run.
     const RESIZES: bool = false;
     /// Bytes of state it keeps.
@@ -218,6 +221,12 @@ pub trait EvictionPolicy: Sized + Send + 'static {
 
     /// Takes note of one more fill, outside the demand path. `next_use` is Belady's, `u32::MAX` otherwise.
     fn insert(&mut self, view: &StepView<'_>, slot: Slot, why: Insertion, next_use: u32);
+
+    /// Follows `touch` or `insert` for every block that was just brought, where the policy reads homes: the tier that
+    /// would have to bring it again. Blocks that start in the buffer, or grow there, count as host's.
+    fn brought_from(&mut self, slot: Slot, tier: Tier) {
+        unreachable!("{} does not read homes, and {slot:?} came from {tier:?}", Self::NAME);
+    }
 
     /// Between two steps the buffer has `kept.len()` slots from now on; slot i holds what stood in `kept[i]`, with its
     /// state, or is free where that is `Slot::NONE`. Blocks named nowhere have left; `victims` named them, one by one.

@@ -46,7 +46,7 @@ impl Home {
     }
 
     pub(crate) fn tier(&self, block: u32) -> Tier {
-        self.tiers.tier(&self.tables, BlockId(block))
+        self.tiers.look_up(&self.tables).tier(BlockId(block))
     }
 
     /// Moves the next block of host down: which it was. Blocks that have not entered count as in host, so they stay out.

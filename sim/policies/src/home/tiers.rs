@@ -84,6 +84,26 @@ struct Lodging {
     tier: Tier,
 }
 
+/// Where one stream's blocks have their homes: its shared prefix in the group's table, the rest in its own.
+#[derive(Clone, Copy, Debug)]
+pub struct HomeLookup<'a> {
+    lodgings: &'a [Lodging],
+    prefix: &'a [u32],
+    own: &'a [u32],
+}
+
+impl HomeLookup<'_> {
+    /// Every block in host memory.
+    pub const HOST: HomeLookup<'static> = HomeLookup { lodgings: &[], prefix: &[], own: &[] };
+
+    /// Where a block has its home: host, where it has not entered yet.
+    pub fn tier(&self, block: BlockId) -> Tier {
+        let table = if block.index() < self.prefix.len() { self.prefix } else { self.own };
+        let id = table.get(block.index()).filter(|&&id| id != ABSENT);
+        id.map_or(Tier::Host, |&id| self.lodgings[id as usize].tier)
+    }
+}
+
 /// The home of every full block.
 pub(crate) struct HomeTiers {
     /// Blocks that each tier can hold.
@@ -183,12 +203,11 @@ impl HomeTiers {
         self.free_tables.push(id);
     }
 
-    /// Where a block has its home: host, where it has not entered yet.
-    pub(crate) fn tier(&self, tables: &StreamTables, block: BlockId) -> Tier {
-        match self.tables[tables.home_of(block) as usize][block.index()] {
-            ABSENT => Tier::Host,
-            id => self.lodgings[id as usize].tier,
-        }
+    /// The homes of a stream's blocks as they are now.
+    pub(crate) fn look_up(&self, tables: &StreamTables) -> HomeLookup<'_> {
+        let prefix =
+            tables.prefix.map_or(&[][..], |id| &self.tables[id as usize][..tables.prefix_blocks as usize]);
+        HomeLookup { lodgings: &self.lodgings, prefix, own: &self.tables[tables.own as usize] }
     }
 
     /// Gives a block that has none a home in host, whatever room there is.

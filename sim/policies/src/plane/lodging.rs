@@ -111,13 +111,14 @@ impl HomeTiers {
     /// Says of every block that a stream brings from its home which tier that is, as it stood at the layer's start.
     pub(super) fn route(&self, tables: &StreamTables, plan: &mut StreamPlan) {
         let StreamPlan { ahead, loads, prefetches, counts, .. } = plan;
+        let homes = self.look_up(tables);
         for fill in loads.iter_mut().filter(|fill| fill.source == Source::Home) {
-            fill.source = self.tier(tables, fill.block).into();
+            fill.source = homes.tier(fill.block).into();
             counts.misses_cxl += u64::from(fill.source == Source::Cxl);
             counts.misses_nvme += u64::from(fill.source == Source::Nvme);
         }
         for fill in ahead.iter_mut().chain(prefetches).filter(|fill| fill.source == Source::Home) {
-            fill.source = self.tier(tables, fill.block).into();
+            fill.source = homes.tier(fill.block).into();
             counts.prefetches_cxl += u64::from(fill.source == Source::Cxl);
             counts.prefetches_nvme += u64::from(fill.source == Source::Nvme);
         }

@@ -1,7 +1,8 @@
 //! One stream of a seated request: what its buffer and its prefetcher are told in each step.
 
+use crate::home::tiers::{HomeLookup, HomeTiers};
 use crate::prefetch::{Prefetcher, Upcoming};
-use crate::residency::{HotBuffer, Prefetch};
+use crate::residency::{Below, HotBuffer, Prefetch};
 use crate::shared::StreamTables;
 use crate::warm::{WarmLookup, WarmPool};
 use crate::{SelectionSource, StreamPlan};
@@ -33,7 +34,7 @@ impl Stream {
         step: u32,
         asked: &Asked<'_, S>,
         budget: u32,
-        warm: Option<&WarmPool>,
+        below: (Option<&WarmPool>, Option<&HomeTiers>),
         plan: &mut StreamPlan,
     ) -> Option<u32> {
         let Asked { source, participant, number, head, heads } = *asked;
@@ -48,11 +49,11 @@ impl Stream {
             }
         });
         let layer = prefetch.as_ref().and_then(|prefetch| prefetch.prefetcher.source());
-        let warm = match (warm, &self.warm) {
-            (Some(pool), Some(tables)) => pool.look_up(tables),
-            _ => WarmLookup::NONE,
+        let below = Below {
+            warm: below.0.zip(self.warm).map_or(WarmLookup::NONE, |(pool, tables)| pool.look_up(&tables)),
+            home: below.1.zip(self.home).map_or(HomeLookup::HOST, |(tiers, tables)| tiers.look_up(&tables)),
         };
-        self.buffer.step(step, &source.selection(participant, number), prefetch, warm, plan);
+        self.buffer.step(step, &source.selection(participant, number), prefetch, below, plan);
         layer
     }
 }

@@ -1,9 +1,8 @@
 //! How what a prefetcher wants becomes fills. Apart from the demand path, which it must not slow down.
 
-use super::{PREFETCH_EVICTED, Prefetch, Residency};
+use super::{Below, PREFETCH_EVICTED, Prefetch, Residency};
 use crate::eviction::{EvictionPolicy, Insertion};
 use crate::prefetch::Want;
-use crate::warm::WarmLookup;
 use crate::{Selection, StreamPlan};
 use kvtier_units::{BlockId, Slot};
 
@@ -29,7 +28,7 @@ impl<E: EvictionPolicy> Residency<E> {
         &mut self,
         step: u32,
         prefetch: &mut Prefetch<'_>,
-        warm: WarmLookup<'_>,
+        below: Below<'_>,
         plan: &mut StreamPlan,
     ) {
         let Some(source) = &prefetch.source else { return };
@@ -37,7 +36,7 @@ impl<E: EvictionPolicy> Residency<E> {
         prefetch.prefetcher.ahead(source, &mut self.wants.wanted);
         self.tables.open_step();
         plan.slots.clear();
-        self.bring(step, &Selection::NOTHING, prefetch.budget, Phase::Ahead, warm, plan);
+        self.bring(step, &Selection::NOTHING, prefetch.budget, Phase::Ahead, below, plan);
     }
 
     /// Brings what the prefetcher wants after the step.
@@ -46,7 +45,7 @@ impl<E: EvictionPolicy> Residency<E> {
         step: u32,
         selection: &Selection<'_>,
         prefetch: Prefetch<'_>,
-        warm: WarmLookup<'_>,
+        below: Below<'_>,
         plan: &mut StreamPlan,
     ) {
         self.wants.wanted.clear();
@@ -54,7 +53,7 @@ impl<E: EvictionPolicy> Residency<E> {
         prefetch.prefetcher.propose(&view, &prefetch.upcoming, &mut self.wants.wanted);
         let both = prefetch.source.is_some() && !self.wants.wanted.is_empty();
         assert!(!both, "a prefetcher that runs ahead wants nothing after the step");
-        self.bring(step, selection, prefetch.budget, Phase::After, warm, plan);
+        self.bring(step, selection, prefetch.budget, Phase::After, below, plan);
     }
 
     /// Holds the wanted blocks that are resident and brings the first `budget` that are not.
@@ -64,7 +63,7 @@ impl<E: EvictionPolicy> Residency<E> {
         selection: &Selection<'_>,
         budget: u32,
         phase: Phase,
-        warm: WarmLookup<'_>,
+        below: Below<'_>,
         plan: &mut StreamPlan,
     ) {
         self.hold();
@@ -79,7 +78,7 @@ impl<E: EvictionPolicy> Residency<E> {
             }
             left -= 1;
             let released = self.release_later(due, selection, plan);
-            let is_warm = warm.holds(block);
+            let is_warm = below.warm.holds(block);
             let filled = self.insert(selection, block, Insertion::Prefetch, is_warm, u32::MAX, plan);
             self.hold_again(released);
             let Some(fill) = filled else {
@@ -88,6 +87,9 @@ impl<E: EvictionPolicy> Residency<E> {
             };
             if fill.victim != BlockId::NONE {
                 self.history[fill.victim.index()] |= PREFETCH_EVICTED;
+            }
+            if E::READS_HOMES {
+                self.policy.brought_from(fill.slot, below.home.tier(block));
             }
             self.prefetched_in[fill.slot.index()] = step + 1;
             self.unused_prefetches += 1;

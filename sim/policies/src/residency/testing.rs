@@ -3,6 +3,7 @@
 use super::*;
 use crate::Foresight;
 use crate::eviction::{self, EVICTION};
+use crate::home::testing::Home;
 use crate::prefetch::{self, PrefetchShape};
 use kvtier_units::Seed;
 
@@ -17,6 +18,8 @@ pub(crate) struct Bench {
     pub(crate) prefetch: Option<(Box<dyn Prefetcher>, u32)>,
     /// Selections from the first step on, for a prefetcher that looks ahead.
     pub(crate) upcoming: Vec<Vec<u32>>,
+    /// Where blocks have their homes; in host memory without.
+    pub(crate) home: Option<Home>,
     /// Blocks that are filled by now.
     pub(crate) complete: u32,
 }
@@ -69,6 +72,7 @@ impl Bench {
             grown: None,
             prefetch: None,
             upcoming: Vec::new(),
+            home: None,
             complete: u32::MAX,
         }
     }
@@ -126,7 +130,9 @@ impl Bench {
         });
         let mut plan = StreamPlan::default();
         let step = u32::try_from(self.now).unwrap();
-        self.buffer.step(step, &selection, prefetch, WarmLookup::NONE, &mut plan);
+        let home = self.home.as_ref().map_or(HomeLookup::HOST, |home| home.tiers.look_up(&home.tables));
+        let below = Below { home, ..Below::HOST };
+        self.buffer.step(step, &selection, prefetch, below, &mut plan);
         self.now += 1;
         plan
     }

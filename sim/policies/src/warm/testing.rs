@@ -4,7 +4,7 @@ use super::WarmPool;
 use crate::admission::{self, ADMISSION, Entry};
 use crate::eviction::{self, BufferShape, EVICTION};
 use crate::shared::StreamTables;
-use crate::{HotBuffer, Selection, StreamPlan};
+use crate::{Below, HotBuffer, Selection, StreamPlan};
 use kvtier_units::{BlockId, Seed, Slot};
 
 /// Blocks that the context can hold.
@@ -42,7 +42,8 @@ impl Pages {
             foresight: None,
         };
         let mut plan = StreamPlan::default();
-        self.buffer.step(self.now, &selection, None, self.pool.look_up(&self.tables), &mut plan);
+        let below = Below { warm: self.pool.look_up(&self.tables), ..Below::HOST };
+        self.buffer.step(self.now, &selection, None, below, &mut plan);
         let near: Vec<Slot> = match self.entry.reads_near {
             true => near.iter().map(|&block| self.buffer.slot_of(block)).collect(),
             false => Vec::new(),

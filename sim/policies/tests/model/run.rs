@@ -3,7 +3,7 @@
 use super::{Ask, NEVER, Script, ids};
 use kvtier_policies::eviction::{Entry, StepView};
 use kvtier_policies::prefetch::{Prefetcher, Upcoming, Want};
-use kvtier_policies::{Foresight, HotBuffer, Prefetch, Selection, StreamPlan, WarmLookup};
+use kvtier_policies::{Below, Foresight, HotBuffer, Prefetch, Selection, StreamPlan};
 use kvtier_units::BlockId;
 
 /// Runs a script through the crate; returns the plans and the blocks by slot after each step.
@@ -76,6 +76,6 @@ pub(crate) fn one_step(
     let upcoming = Upcoming::default();
     let prefetch = (budget > 0).then_some(Prefetch { prefetcher, budget, source, upcoming });
     let mut plan = StreamPlan::default();
-    buffer.step(step, &selection, prefetch, WarmLookup::NONE, &mut plan);
+    buffer.step(step, &selection, prefetch, Below::HOST, &mut plan);
     plan
 }

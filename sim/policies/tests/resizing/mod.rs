@@ -3,7 +3,7 @@
 
 use crate::model::{Features, NaiveBuffer, Outcome, Script, Scripted, ids, one_step, policies, scripts};
 use kvtier_policies::eviction::{BufferShape, EVICTION, Entry};
-use kvtier_policies::{HotBuffer, Resized, Selection, StreamPlan, WarmLookup};
+use kvtier_policies::{Below, HotBuffer, Resized, Selection, StreamPlan};
 use kvtier_units::{BlockId, Seed, Slot};
 use proptest::prelude::*;
 
@@ -95,7 +95,7 @@ fn select(buffer: &mut dyn HotBuffer, block: u32) -> Vec<BlockId> {
         foresight: None,
     };
     let mut plan = StreamPlan::default();
-    buffer.step(0, &selection, None, WarmLookup::NONE, &mut plan);
+    buffer.step(0, &selection, None, Below::HOST, &mut plan);
     plan.fills().map(|fill| fill.victim).filter(|&victim| victim != BlockId::NONE).collect()
 }
 
