@@ -2,6 +2,7 @@
 
 Usage: peers.py OUT.json. Prints the rate of a large bf16 matrix product last, for the roofline.
 """
+import itertools
 import json
 import statistics
 import sys
@@ -57,7 +58,7 @@ def sdpa(batch, group):
     note("torch sdpa", f"batch {batch}, group {group}, contiguous", timed(graph, sets), size)
 
 
-def flashinfer_decode(batch, group, page):
+def flashinfer_decode(batch, group, page, tensor_cores):
     import flashinfer
     size = batch * KV_HEADS * TOKENS * DIM * 4
     streams, per = batch * KV_HEADS, TOKENS // page
@@ -73,13 +74,14 @@ def flashinfer_decode(batch, group, page):
     for at in range(sets):
         work = torch.empty(64 << 20, device=device, dtype=torch.uint8)
         wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(
-            work, "NHD", use_cuda_graph=True, use_tensor_cores=False, paged_kv_indptr_buffer=indptr.clone(),
+            work, "NHD", use_cuda_graph=True, use_tensor_cores=tensor_cores, paged_kv_indptr_buffer=indptr.clone(),
             paged_kv_indices_buffer=order[at * streams * per:][:streams * per].clone(), paged_kv_last_page_len_buffer=last.clone())
         wrapper.plan(indptr, order[at * streams * per:][:streams * per], last, group, 1, DIM, page,
                      q_data_type=torch.bfloat16, kv_data_type=torch.bfloat16)
         wrappers.append(wrapper)
     graph = capture(sets, lambda at: wrappers[at].run(q, pool, out=out))
-    note("flashinfer", f"batch {batch}, group {group}, pages of {page}", timed(graph, sets), size)
+    by = "tensor cores" if tensor_cores else "CUDA cores"
+    note("flashinfer", f"batch {batch}, group {group}, pages of {page}, {by}", timed(graph, sets), size)
 
 
 def matrix_rate():
@@ -98,13 +100,13 @@ for group in (4, 8):
         sdpa(batch, group)
         torch.cuda.empty_cache()
 if "--flashinfer" in sys.argv:
-    for group in (4, 8):
-        for batch in (1, 8, 64):
-            try:
-                flashinfer_decode(batch, group, 16)
-            except Exception as error:  # A peer that fails is a row that is missing, not a failed run.
-                print(f"flashinfer, batch {batch}, group {group}: {type(error).__name__}: {str(error)[:300]}")
-            torch.cuda.empty_cache()
+    # Either of its kernels may be the faster one.
+    for tensor_cores, group, batch in itertools.product((False, True), (4, 8), (1, 8, 64)):
+        try:
+            flashinfer_decode(batch, group, 16, tensor_cores)
+        except Exception as error:  # A peer that fails is a row that is missing, not a failed run.
+            print(f"flashinfer, batch {batch}, group {group}: {type(error).__name__}: {str(error)[:300]}")
+        torch.cuda.empty_cache()
 rate = matrix_rate()
 json.dump({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}, open(sys.argv[1], "w"), indent=1)
 print(f"{rate:.1f}")
