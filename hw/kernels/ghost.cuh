@@ -31,25 +31,27 @@ __device__ __forceinline__ void ghost_mark(const GhostLists &lists, const u32 *s
         atomicOr(lists.marks + rank / 32 * GHOST_ROW + selected[rank] % GHOST_SETS, 1u << rank % 32);
 }
 
-// Lists the tags of every set in rank order, by a warp each. Lists stand in whatever order they are made.
+// Lists the tags of every set in rank order, by as many neighbouring threads for each as there are: each takes the marks
+// of some of the ranks. Lists stand in whatever order they are made.
 __device__ __forceinline__ void ghost_list(const GhostLists &lists, const u32 *selected, u32 n) {
-    u32 lane = threadIdx.x & 31, rows = (n + 31) / 32;
-    for (u32 set = threadIdx.x / 32; set < GHOST_SETS; set += THREADS / 32) {
-        u32 mine = 0, all, first = 0;
-        for (u32 row = lane; row < rows; row += 32) mine += __popc(lists.marks[row * GHOST_ROW + set]);
-        mine = __reduce_add_sync(FULL, mine);
-        if (lane == 0) {
-            first = atomicAdd(lists.listed, mine);
-            lists.first[set] = first, lists.count[set] = mine;
-        }
-        first = __shfl_sync(FULL, first, 0);
-        for (u32 base = 0; base < rows; base += 32) {
-            u32 row = base + lane, mask = row < rows ? lists.marks[row * GHOST_ROW + set] : 0;
-            u32 at = first + exclusive_scan(__popc(mask), all);
-            for (; mask; mask &= mask - 1) lists.tags[at++] = selected[row * 32 + __ffs(mask) - 1] / GHOST_SETS;
-            first += all;
-        }
+    u32 parts = THREADS / GHOST_SETS, set = threadIdx.x / parts, part = threadIdx.x % parts;
+    u32 rows = (n + 31) / 32, each = (rows + parts - 1) / parts, row = part * each, end = min(row + each, rows);
+    u32 mine = 0;
+    for (u32 at = row; at < end; at++) mine += __popc(lists.marks[at * GHOST_ROW + set]);
+    u32 through = mine;
+    for (u32 step = 1; step < parts; step *= 2) {
+        u32 other = __shfl_up_sync(FULL, through, step);
+        if (part >= step) through += other;
     }
+    u32 all = __shfl_sync(FULL, through, threadIdx.x | (parts - 1)), first = 0;
+    if (part == 0) {
+        first = atomicAdd(lists.listed, all);
+        lists.first[set] = first, lists.count[set] = all;
+    }
+    u32 to = __shfl_sync(FULL, first, threadIdx.x & ~(parts - 1)) + through - mine;
+    for (; row < end; row++)
+        for (u32 mask = lists.marks[row * GHOST_ROW + set]; mask; mask &= mask - 1)
+            lists.tags[to++] = selected[row * 32 + __ffs(mask) - 1] / GHOST_SETS;
 }
 
 // Counts the selection, in `ghost` and in `kept`, where it is kept from step to step. One thread per set; the others
