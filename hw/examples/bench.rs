@@ -1,5 +1,5 @@
 //! Runs the checks, the roofline or the parity scenarios on this machine's device and writes them as JSON:
-//! `bench check|roofline|parity OUT.json DATE [pinned GiB [matrix TFLOP/s [group]]]`.
+//! `bench check|roofline|parity OUT.json DATE ...`; what may follow is in `usage`.
 
 #![allow(clippy::print_stdout)] // A program, not a library.
 #![allow(clippy::disallowed_methods)] // Every check draws fresh inputs.
@@ -43,6 +43,11 @@ fn main() -> ExitCode {
     if !["check", "roofline", "parity"].contains(&what.as_str()) {
         return usage();
     }
+    // A check of nothing would pass.
+    if what == "check" && rest.first().is_some_and(|group| !check::GROUPS.contains(&group.as_str())) {
+        println!("groups: {}", check::GROUPS.join(", "));
+        return usage();
+    }
     match run(what, out, date, rest) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -55,7 +60,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     println!(
-        "usage: bench check OUT.json DATE\n       bench roofline OUT.json DATE [pinned GiB [matrix TFLOP/s [group]]]\n       \
+        "usage: bench check OUT.json DATE [group [brief]]\n       bench roofline OUT.json DATE [pinned GiB [matrix TFLOP/s [group]]]\n       \
          bench parity OUT.json DATE [folder of traces]"
     );
     ExitCode::from(2)
@@ -66,7 +71,11 @@ fn run(what: &str, out: &str, date: &str, rest: &[String]) -> Result<bool, HwErr
     println!("{}", device.info());
     let pinned = rest.first().and_then(|gib| gib.parse().ok()).unwrap_or(32usize) << 30;
     match what {
-        "check" => checks(&device, out, date),
+        "check" => {
+            let only = rest.first().map(String::as_str);
+            let brief = rest.get(1).is_some_and(|word| word == "brief");
+            checks(&device, out, date, check::Extent { only, brief })
+        }
         "roofline" => {
             let matrix_rate = rest.get(1).and_then(|rate| rate.parse().ok()).unwrap_or(f64::NAN);
             let table = roofline::run(&device, pinned, matrix_rate, rest.get(2).map(String::as_str))?;
@@ -78,10 +87,10 @@ fn run(what: &str, out: &str, date: &str, rest: &[String]) -> Result<bool, HwErr
     }
 }
 
-fn checks(device: &Device, out: &str, date: &str) -> Result<bool, HwError> {
+fn checks(device: &Device, out: &str, date: &str, extent: check::Extent<'_>) -> Result<bool, HwError> {
     let now = std::time::SystemTime::now();
     let seed = now.duration_since(std::time::UNIX_EPOCH).map_or(1, |age| age.as_secs());
-    let findings = check::run(device, seed)?;
+    let findings = check::run(device, seed, extent)?;
     for finding in &findings {
         let verdict = if finding.passes() { "ok   " } else { "WRONG" };
         println!("{verdict} {:<70} {:9.2e} <= {:.0e}", finding.case, finding.error, finding.allowed);

@@ -87,130 +87,231 @@ __device__ __forceinline__ u32 ascending(float v) {
     return bits ^ ((bits >> 31) ? 0xffffffffu : 0x80000000u);
 }
 
-const u32 TOP_THREADS = 1024;
-const u32 KEPT = 8;
+// Scores of each thread that stay in registers, and how many of the others are read at a time.
+const u32 TOP_KEPT = 16, TOP_AGAIN = 8;
+// Keys that the blocks of a stream sort together at most, and that a block sorts which has a stream to itself.
+const u32 TOP_LISTED = 8192, TOP_ALONE = 4096;
 
-// Counts of one 8-bit digit. Every lane counts in a column of its own, so that equal digits do not queue.
-struct Digits {
-    u32 columns[256][32];
+__device__ __forceinline__ u32 neighbour_word(u32 at) {
+    u32 v;
+    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(v) : "r"(at) : "memory");
+    return v;
+}
+
+__device__ __forceinline__ void store_neighbour(u32 at, u64 v) {
+    asm volatile("st.shared::cluster.u64 [%0], %1;" ::"r"(at), "l"(v) : "memory");
+}
+
+__device__ __forceinline__ u32 add_neighbour(u32 at, u32 v) {
+    u32 before;
+    asm volatile("atom.shared::cluster.add.u32 %0, [%1], %2;" : "=r"(before) : "r"(at), "r"(v) : "memory");
+    return before;
+}
+
+__device__ __forceinline__ u64 neighbour_key(u32 at) {
+    u64 v;
+    asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(v) : "r"(at) : "memory");
+    return v;
+}
+
+// The share of a stream's scores that one block has, from `start` to `end`. Better scores have smaller bits.
+struct Share {
+    const float *scores;
+    u32 start, end;
+    u32 kept[TOP_KEPT]; // bits of the first scores of this thread
+
+    __device__ __forceinline__ u32 bits(u32 i) const { return i < end ? ~ascending(scores[i]) : 0; }
+
+    __device__ __forceinline__ void load() {
+#pragma unroll
+        for (u32 u = 0; u < TOP_KEPT; u++) kept[u] = bits(start + u * blockDim.x + threadIdx.x);
+    }
+
+    // Calls `f` with the index, the bits and a running number of every score; those beyond the first are read again each time.
+    template <typename F>
+    __device__ __forceinline__ void each(F f) const {
+        u32 i = start + threadIdx.x;
+#pragma unroll
+        for (u32 u = 0; u < TOP_KEPT; u++, i += blockDim.x)
+            if (i < end) f(i, kept[u], u);
+        while (i < end) {
+            u32 more[TOP_AGAIN];
+#pragma unroll
+            for (u32 u = 0; u < TOP_AGAIN; u++) more[u] = bits(i + u * blockDim.x);
+#pragma unroll
+            for (u32 u = 0; u < TOP_AGAIN; u++, i += blockDim.x)
+                if (i < end) f(i, more[u], u);
+        }
+    }
 };
 
-// Calls `f(index, key)` for every score; keys of short streams stay in registers between calls.
-template <typename F>
-__device__ __forceinline__ void each_key(const float *scores, u32 n, const u32 (&kept)[KEPT], F f) {
-    if (n <= KEPT * TOP_THREADS) {
-#pragma unroll
-        for (u32 u = 0; u < KEPT; u++) {
-            u32 i = u * TOP_THREADS + threadIdx.x;
-            if (i < n) f(i, kept[u]);
+// Whom the best are not beyond: smaller bits, or the same and an index up to this one.
+struct Bound {
+    u32 bits, index;
+    __device__ __forceinline__ bool holds(u32 i, u32 of) const { return of < bits || (of == bits && i <= index); }
+};
+
+// A bound that holds for at least the `want` best of the stream's `n` scores, and for at most `room`. Digits of the bits
+// are counted from the top, by every block for its share, and then, if too many are equal, those of their indices.
+// `bins` has room for three times DIGITS counters, `total` for DIGITS and `coarse` for their 32nds.
+__device__ __forceinline__ Bound bound_of_best(const Share &share, u32 n, u32 want, u32 room, u32 *bins, u32 *total, u32 *coarse) {
+    u32 parts = cluster_size(), high = 32, below = 0, prefix = 0, known = 0;
+    bool by_index = false;
+    for (u32 i = threadIdx.x; i < 2 * DIGITS; i += blockDim.x) bins[i] = 0;
+    __syncthreads();
+    for (u32 round = 0;; round++) {
+        u32 low = high > DIGIT_BITS ? high - DIGIT_BITS : 0, *bin = bins + round % 3 * DIGITS, mask = (1u << (high - low)) - 1;
+        share.each([&](u32 i, u32 bits, u32) {
+            u32 word = by_index ? i : bits;
+            if ((!by_index || bits == known) && (round == 0 || word >> high == prefix)) atomicAdd(bin + (word >> low & mask), 1);
+        });
+        // The counters of the round after this: their last readers have passed the barrier before.
+        if (round > 0)
+            for (u32 i = threadIdx.x; i < DIGITS; i += blockDim.x) bins[(round + 1) % 3 * DIGITS + i] = 0;
+        cluster_barrier();
+        for (u32 i = threadIdx.x; i < DIGITS; i += blockDim.x) {
+            u32 sum = 0;
+            for (u32 part = 0; part < parts; part++) sum += neighbour_word(neighbour(shared_address(bin + i), part));
+            total[i] = sum;
+            sum = __reduce_add_sync(FULL, sum);
+            if (i % 32 == 0) coarse[i / 32] = sum;
         }
-        return;
-    }
-    const u32 UNROLL = 16;
-    for (u32 base = 0; base < n; base += UNROLL * TOP_THREADS) {
-        float v[UNROLL];
-#pragma unroll
-        for (u32 u = 0; u < UNROLL; u++) {
-            u32 i = base + u * TOP_THREADS + threadIdx.x;
-            v[u] = i < n ? scores[i] : 0;
-        }
-#pragma unroll
-        for (u32 u = 0; u < UNROLL; u++) {
-            u32 i = base + u * TOP_THREADS + threadIdx.x;
-            if (i < n) f(i, ascending(v[u]));
-        }
+        __syncthreads();
+        Digit found = nth_digit(total, coarse, want - below);
+        below += found.below;
+        prefix = prefix << (high - low) | found.digit;
+        u32 last = ((prefix + 1) << low) - 1;
+        if (below + found.equal <= room) return by_index ? Bound{known, last} : Bound{last, NONE};
+        high = low;
+        // Indices are distinct, so the search ends with their last digit.
+        if (low == 0) by_index = true, known = prefix, prefix = 0, high = 32 - __clz(n);
     }
 }
 
-// The k-th largest key; `need` becomes how many of the keys equal to it belong to the k, `equal` how many there are.
-__device__ __forceinline__ u32 kth_key(const float *scores, u32 n, const u32 (&kept)[KEPT], Digits *digits, u32 &need, u32 &equal) {
-    __shared__ u32 counts[256], chosen[3];
-    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31, known = 0;
-    for (u32 digit = 0; digit < 4; digit++) {
-        u32 shift = 24 - 8 * digit;
-        for (u32 bin = warp; bin < 256; bin += TOP_THREADS / 32) digits->columns[bin][lane] = 0;
-        __syncthreads();
-        each_key(scores, n, kept, [&](u32, u32 key) {
-            if (digit == 0 || key >> (shift + 8) == known) atomicAdd(&digits->columns[key >> shift & 255][lane], 1);
-        });
-        __syncthreads();
-        for (u32 bin = warp; bin < 256; bin += TOP_THREADS / 32) {
-            u32 count = __reduce_add_sync(FULL, digits->columns[bin][lane]);
-            if (lane == 0) counts[bin] = count;
+// Bits that at least `want` scores of the stream do not exceed, mostly few more: every block takes its part of them from
+// the best of a thread's scores, or of each quarter or half of them where there would be too few, by their first 20 bits;
+// and the worst of the blocks' answers holds for all.
+__device__ __forceinline__ u32 likely_bound(const Share &share, u32 want, u32 *bins, u32 *answer) {
+    u32 parts = cluster_size(), place = (want + parts - 1) / parts, below = 0, prefix = 0;
+    u32 best[4] = {FULL, FULL, FULL, FULL}, groups = place <= blockDim.x / 2 ? 1 : place <= blockDim.x ? 2 : 4;
+    for (u32 i = threadIdx.x; i < 2 * (DIGITS + DIGITS / 32); i += blockDim.x) bins[i] = 0;
+    share.each([&](u32, u32 bits, u32 u) { best[u % 4] = min(best[u % 4], bits); });
+    if (groups <= 2) best[0] = min(best[0], best[2]), best[1] = min(best[1], best[3]);
+    if (groups == 1) best[0] = min(best[0], best[1]);
+    __syncthreads();
+#pragma unroll
+    for (u32 round = 0; round < 2; round++) {
+        u32 *fine = bins + round * (DIGITS + DIGITS / 32), *coarse = fine + DIGITS;
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+            u32 digit = best[j] >> (22 - 10 * round) & (DIGITS - 1);
+            if (j < groups && (round == 0 || best[j] >> 22 == prefix)) atomicAdd(fine + digit, 1), atomicAdd(coarse + digit / 32, 1);
         }
         __syncthreads();
-        if (warp == 0) {
-            // Lane i holds the eight bins from 255 - 8i down.
-            u32 sum = 0, all;
-#pragma unroll
-            for (u32 j = 0; j < 8; j++) sum += counts[255 - 8 * lane - j];
-            u32 above = exclusive_scan(sum, all);
-#pragma unroll
-            for (u32 j = 0; j < 8; j++) {
-                u32 bin = 255 - 8 * lane - j, count = counts[bin];
-                if (above < need && above + count >= need) chosen[0] = bin, chosen[1] = need - above, chosen[2] = count;
-                above += count;
-            }
-        }
-        __syncthreads();
-        known = known << 8 | chosen[0];
-        need = chosen[1];
-        equal = chosen[2];
-        __syncthreads();
+        Digit found = nth_digit(fine, coarse, min(place, blockDim.x * groups) - below);
+        below += found.below;
+        prefix = prefix << 10 | found.digit;
     }
-    return known;
+    // More are wanted than there are bests: none can be left out.
+    if (place > blockDim.x * groups) prefix = FULL >> 12;
+    if (threadIdx.x == 0) *answer = prefix;
+    if (parts > 1) {
+        cluster_barrier();
+        for (u32 part = 0; part < parts; part++) prefix = max(prefix, neighbour_word(neighbour(shared_address(answer), part)));
+    }
+    return prefix << 12 | 0xfff;
+}
+
+// Appends to a list, in this block's shared memory or a neighbour's, every score within the bound, as its bits and its
+// index; `listed` counts them, also those beyond `room`. The order plays no part: keys are distinct, and will be sorted.
+__device__ __forceinline__ void list(const Share &share, const Bound &bound, u32 to, u32 listed, u32 room) {
+    u32 mine = 0, all, at = 0;
+    share.each([&](u32 i, u32 bits, u32) { mine += bound.holds(i, bits); });
+    u32 before = exclusive_scan(mine, all);
+    if ((threadIdx.x & 31) == 0 && all > 0) at = add_neighbour(listed, all);
+    at = __shfl_sync(FULL, at, 0) + before;
+    share.each([&](u32 i, u32 bits, u32) {
+        if (bound.holds(i, bits) && at < room) store_neighbour(to + at * 8, (u64)bits << 32 | i);
+        at += bound.holds(i, bits);
+    });
+}
+
+// Sorts `n` keys in ascending order; the list has room for a power of two of them.
+__device__ __forceinline__ void sort_list(u64 *keys, u32 n) {
+    u32 padded = padded_to(n);
+    for (u32 i = n + threadIdx.x; i < padded; i += blockDim.x) keys[i] = NO_KEY;
+    __syncthreads();
+    sort_keys(keys, padded);
+}
+
+// How many of the `n` ascending keys are smaller.
+__device__ __forceinline__ u32 place_among(const u64 *keys, u32 n, u64 key) {
+    u32 low = 0;
+    for (u32 step = padded_to(n); step > 0; step /= 2)
+        if (low + step <= n && keys[low + step - 1] < key) low += step;
+    return low;
 }
 
 // The k best of each stream's scores, best first, ties to the lower index; all of them where there are no more than k.
-// `taken[stream]` says how many. One block per stream; `padded` is k rounded up to a power of two, at least 2.
-// Dynamic shared memory holds first the digits and then the winners.
-extern "C" __global__ void __launch_bounds__(TOP_THREADS)
+// `taken[stream]` says how many. A cluster of blocks per stream, each of which keeps its share of the scores and sorts
+// what of it may be among the best; a key's place is the sum of its places in all blocks' lists. Where those lists are
+// too long, as with many equal scores, the bound is made exact, and the first block sorts. `padded` is k rounded up to
+// a power of two, at least 64; dynamic shared memory holds this block's keys, those of all unless it is alone, and
+// counters.
+extern "C" __global__ void __launch_bounds__(1024)
 top_k(const float *scores, const u32 *counts, u32 stride, u32 k, u32 padded, u32 *best, u32 *taken) {
-    extern __shared__ u64 winners[];
-    __shared__ u32 tied[32], found;
-    u32 stream = blockIdx.x, n = counts[stream], warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-    scores += (u64)stream * stride;
-    u32 want = min(k, n), need = want, equal = 0, known = 0, kept[KEPT];
-#pragma unroll
-    for (u32 u = 0; u < KEPT; u++) {
-        u32 i = u * TOP_THREADS + threadIdx.x;
-        kept[u] = i < n ? ascending(scores[i]) : 0;
+    extern __shared__ u64 keys[];
+    begin_after_predecessor();
+    u32 parts = cluster_size(), part = cluster_rank(), stream = blockIdx.x / parts, room = parts > 1 ? TOP_LISTED / parts : TOP_ALONE;
+    u64 *lists = keys + room;
+    u32 *bins = (u32 *)(parts > 1 ? lists + TOP_LISTED : lists), *total = bins + 3 * DIGITS, *coarse = total + DIGITS;
+    u32 *listed = coarse + DIGITS / 32, *answer = listed + 1;
+    u32 n = counts[stream], want = min(k, n);
+    Share share = {scores + (u64)stream * stride, part_start(part, parts, n), part_start(part + 1, parts, n)};
+    best += (u64)stream * k;
+    share.load();
+    if (threadIdx.x == 0) *listed = 0;
+    if (part == 0 && threadIdx.x == 0) taken[stream] = want;
+    Bound bound = {FULL, NONE};
+    if (want < n) bound.bits = likely_bound(share, want, bins, answer);
+    __syncthreads();
+    list(share, bound, neighbour(shared_address(keys), part), neighbour(shared_address(listed), part), room);
+    __syncthreads();
+    u32 mine = *listed, longest = mine;
+    if (mine <= room) sort_list(keys, mine);
+    if (parts > 1) {
+        cluster_barrier();
+        for (u32 other = 0; other < parts; other++) longest = max(longest, neighbour_word(neighbour(shared_address(listed), other)));
     }
-    if (threadIdx.x == 0) found = 0, taken[stream] = want;
-    if (n > k) known = kth_key(scores, n, kept, (Digits *)winners, need, equal);
-    __syncthreads();
-    auto win = [&](u32 i, u32 key) { winners[atomicAdd(&found, 1)] = (u64)~key << 32 | i; };
-    bool tie = n > k && need < equal;
-    each_key(scores, n, kept, [&](u32 i, u32 key) {
-        if (n <= k || key > known || (!tie && key == known)) win(i, key);
-    });
-    if (tie) {
-        // Too many keys equal the last one: the first `need` by index belong.
-        u32 run = (n + 1023) / 1024 * 32, start = warp * run, ties = 0, all;
-        for (u32 i = start + lane; i < start + run; i += 32)
-            ties += __popc(__ballot_sync(FULL, i < n && ascending(scores[i]) == known));
-        if (lane == 0) tied[warp] = ties;
-        __syncthreads();
-        ties = __shfl_sync(FULL, exclusive_scan(tied[lane], all), warp);
-        for (u32 i = start + lane; i < start + run && ties < need; i += 32) {
-            bool equals = i < n && ascending(scores[i]) == known;
-            u32 mask = __ballot_sync(FULL, equals);
-            if (equals && ties + lanes_below(mask) < need) win(i, known);
-            ties += __popc(mask);
+    if (longest <= room) {
+        if (parts == 1) {
+            for (u32 i = threadIdx.x; i < want; i += blockDim.x) best[i] = (u32)keys[i];
+            return;
         }
+        u32 *lengths = bins;
+        for (u32 other = 0; other < parts; other++) {
+            u32 length = neighbour_word(neighbour(shared_address(listed), other)), from = neighbour(shared_address(keys), other);
+            for (u32 i = threadIdx.x; i < length; i += blockDim.x) lists[other * room + i] = neighbour_key(from + i * 8);
+            if (threadIdx.x == 0) lengths[other] = length;
+        }
+        cluster_barrier();
+        // Neighbouring lanes, one per list, find the place of one key.
+        u32 other = threadIdx.x % parts, per = blockDim.x / parts;
+        for (u32 base = 0; base < mine; base += per) {
+            u32 i = base + threadIdx.x / parts, place = 0;
+            if (i < mine) place = place_among(lists + other * room, lengths[other], keys[i]);
+            for (u32 step = 1; step < parts; step *= 2) place += __shfl_xor_sync(FULL, place, step);
+            if (i < mine && other == 0 && place < want) best[place] = (u32)keys[i];
+        }
+        return;
     }
-    __syncthreads();
-    for (u32 i = want + threadIdx.x; i < padded; i += TOP_THREADS) winners[i] = ~0ull;
-    // Bitonic sort: keys are distinct, so the order in which they were found plays no part.
-    for (u32 size = 2; size <= padded; size *= 2)
-        for (u32 step = size / 2; step > 0; step /= 2) {
-            __syncthreads();
-            for (u32 i = threadIdx.x; i < padded / 2; i += TOP_THREADS) {
-                u32 low = i / step * 2 * step + i % step, high = low + step;
-                u64 a = winners[low], b = winners[high];
-                if ((a > b) == ((low & size) == 0)) winners[low] = b, winners[high] = a;
-            }
-        }
-    __syncthreads();
-    for (u32 i = threadIdx.x; i < want; i += TOP_THREADS) best[(u64)stream * k + i] = (u32)winners[i];
+    cluster_barrier(); // everybody knows how long the lists are
+    if (threadIdx.x == 0) *listed = 0;
+    bound = bound_of_best(share, n, want, padded, bins, total, coarse);
+    cluster_barrier();
+    list(share, bound, neighbour(shared_address(keys), 0), neighbour(shared_address(listed), 0), padded);
+    cluster_barrier();
+    if (part > 0) return;
+    sort_list(keys, *listed);
+    for (u32 i = threadIdx.x; i < want; i += blockDim.x) best[i] = (u32)keys[i];
 }

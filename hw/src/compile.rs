@@ -24,6 +24,8 @@ pub(crate) const LOOKUP: Source = Source {
     name: "lookup.cu",
     text: concat!(
         include_str!("../kernels/residency.cuh"),
+        include_str!("../kernels/order.cuh"),
+        include_str!("../kernels/smallest.cuh"),
         "#line 1\n",
         include_str!("../kernels/lookup.cu")
     ),
@@ -33,6 +35,9 @@ pub(crate) const SCORED: Source = Source {
     name: "scored.cu",
     text: concat!(
         include_str!("../kernels/residency.cuh"),
+        include_str!("../kernels/order.cuh"),
+        include_str!("../kernels/smallest.cuh"),
+        include_str!("../kernels/ghost.cuh"),
         "#line 1\n",
         include_str!("../kernels/scored.cu")
     ),
@@ -65,7 +70,15 @@ pub(crate) const ATTEND_MLA_CLUSTERS: Source = Source {
     ),
 };
 /// Page bounds and top k.
-pub(crate) const SELECT: Source = Source { name: "select.cu", text: include_str!("../kernels/select.cu") };
+pub(crate) const SELECT: Source = Source {
+    name: "select.cu",
+    text: concat!(
+        include_str!("../kernels/staged.cuh"),
+        include_str!("../kernels/order.cuh"),
+        "#line 1\n",
+        include_str!("../kernels/select.cu")
+    ),
+};
 /// Scores of an indexer.
 pub(crate) const INDEX: Source = Source {
     name: "index.cu",

@@ -56,7 +56,7 @@ fn every_kernel_agrees_with_its_reference() {
         println!("skipped: {}", HwError::NoCompiler);
         return;
     }
-    let findings = check::run(&device, 5).unwrap();
+    let findings = check::run(&device, 5, check::Extent::default()).unwrap();
     let wrong: Vec<_> = findings.iter().filter(|finding| !finding.passes()).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

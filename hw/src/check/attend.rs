@@ -95,6 +95,7 @@ fn gqa_case(
     tokens: &[u32],
     least: u32,
 ) -> Result<(), HwError> {
+    let tokens = &bench.streams(tokens)[..];
     let case = draw(bench, gqa, tokens);
     let device = &bench.device;
     let pool = DeviceBuffer::from_host(device, &case.pool)?;

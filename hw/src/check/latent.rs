@@ -63,6 +63,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
 }
 
 fn case(bench: &mut Bench, kernels: &AttendMla, mla: Mla, tokens: &[u32], least: u32) -> Result<(), HwError> {
+    let tokens = &bench.streams(tokens)[..];
     let needed: u32 = tokens.iter().sum();
     let (bytes, values) = draw_rows(bench, mla, needed as usize + 3);
     let mut numbers = distinct(bench, needed + 3, needed as usize).into_iter();

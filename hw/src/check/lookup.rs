@@ -14,6 +14,8 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
         (32, 64, 4, false, 0),
         (33, 77, 40, true, 0),
         (300, 1500, 7, false, 0),
+        // More slots than the registers of a block hold.
+        (700, 5001, 90, true, 0),
         (32, 64, 4, false, 200),
     ] {
         let scenario = Scenario {

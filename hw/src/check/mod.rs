@@ -31,11 +31,45 @@ impl Finding {
     }
 }
 
+/// How much is checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extent<'a> {
+    /// One of [`GROUPS`] instead of all.
+    pub only: Option<&'a str>,
+    /// Shorter and fewer streams of attention, enough for every path through its kernels: under tools that watch each
+    /// access, kernels take hundreds of times as long.
+    pub brief: bool,
+}
+
+/// Checks one group of kernels.
+type Section = fn(&mut Bench) -> Result<(), HwError>;
+
+const SECTIONS: [(&str, Section); 6] = [
+    ("swap", swap::run),
+    ("attend", attend::run),
+    ("latent", latent::run),
+    ("select", select::run),
+    ("index", index::run),
+    ("lookup", lookup::run),
+];
+
+/// The names of the groups.
+pub const GROUPS: [&str; 6] = {
+    let mut names = [""; 6];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = SECTIONS[at].0;
+        at += 1;
+    }
+    names
+};
+
 /// What a check works with.
 struct Bench {
     device: Device,
     stream: Stream,
     rng: Pcg64Mcg,
+    brief: bool,
     findings: Vec<Finding>,
 }
 
@@ -43,21 +77,31 @@ impl Bench {
     fn note(&mut self, case: String, error: f64, allowed: f64) {
         self.findings.push(Finding { case, error, allowed });
     }
+
+    /// Streams of so many tokens, or what stands for them in brief.
+    fn streams(&self, tokens: &[u32]) -> Vec<u32> {
+        // As many streams as choose the cuts for many, and tokens for several rounds of a ring.
+        let (streams, most) = if self.brief { (200, 333) } else { (usize::MAX, u32::MAX) };
+        tokens.iter().take(streams).map(|&tokens| tokens.min(most)).collect()
+    }
 }
 
-/// Runs every check with inputs drawn from `seed`.
+/// Runs the checks with inputs drawn from `seed`.
 ///
 /// # Errors
 /// If the device fails. Wrong results are findings.
-pub fn run(device: &Device, seed: u64) -> Result<Vec<Finding>, HwError> {
-    let stream = Stream::new(device)?;
-    let mut bench =
-        Bench { device: device.clone(), stream, rng: Pcg64Mcg::seed_from_u64(seed), findings: Vec::new() };
-    swap::run(&mut bench)?;
-    attend::run(&mut bench)?;
-    latent::run(&mut bench)?;
-    select::run(&mut bench)?;
-    index::run(&mut bench)?;
-    lookup::run(&mut bench)?;
+pub fn run(device: &Device, seed: u64, extent: Extent<'_>) -> Result<Vec<Finding>, HwError> {
+    let mut bench = Bench {
+        device: device.clone(),
+        stream: Stream::new(device)?,
+        rng: Pcg64Mcg::seed_from_u64(seed),
+        brief: extent.brief,
+        findings: Vec::new(),
+    };
+    for (name, section) in SECTIONS {
+        if extent.only.is_none_or(|only| only == name) {
+            section(&mut bench)?;
+        }
+    }
     Ok(bench.findings)
 }

@@ -13,9 +13,19 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
     for group in [4u32, 8] {
         bounds(bench, &kernels, group)?;
     }
-    for (stride, k) in
-        [(37u32, 64u32), (512, 32), (8192, 256), (8192, 64), (131_072, 2048), (3000, 1), (5000, 2048)]
-    {
+    // Streams of one block and of two, four and eight; with and without scores beyond what registers hold.
+    for (stride, k) in [
+        (37u32, 64u32),
+        (512, 32),
+        (8192, 256),
+        (8192, 64),
+        (20_000, 1000),
+        (40_000, 300),
+        (131_072, 2048),
+        (140_000, 4096),
+        (3000, 1),
+        (5000, 2048),
+    ] {
         best(bench, &kernels, stride, k, false)?;
         best(bench, &kernels, stride, k, true)?;
     }

@@ -49,6 +49,8 @@ const POLICIES: [(Policy, &str, &str, Option<u32>); 10] = [
 const GHOST_WORDS: u32 = 64 * 4 + 1;
 /// Neighbouring blocks of a region.
 const REGION: u32 = 8;
+/// Words that count digits while the smallest numbers are chosen.
+const COUNTERS: u32 = 3 * (1024 + 32);
 
 impl Policy {
     /// Every such policy.
@@ -85,12 +87,12 @@ impl Policy {
         self == Policy::AttentionMass
     }
 
-    /// Words of state per stream besides those per slot.
+    /// Words of state per stream besides those per slot, in fours.
     fn own_words(self, blocks: u32) -> u32 {
         match self {
-            Policy::Echo => GHOST_WORDS,
-            Policy::RegionUtility => blocks.div_ceil(REGION),
-            _ => 1,
+            Policy::Echo => GHOST_WORDS.next_multiple_of(4),
+            Policy::RegionUtility => blocks.div_ceil(REGION).next_multiple_of(4),
+            _ => 4,
         }
     }
 }
@@ -118,18 +120,27 @@ impl Buffers {
         self.k + self.budget + 1
     }
 
-    /// The larger of what the kernels keep of one stream.
+    /// Slots as far apart as two streams' numbers are, which are read four at a time.
+    fn slots_in_fours(&self) -> u32 {
+        self.slots.next_multiple_of(4)
+    }
+
+    /// Threads of the block that decides for a stream: each has four slots, and two ranks, where that is enough.
+    fn threads(&self) -> u32 {
+        (self.slots.div_ceil(4)).max(self.k.div_ceil(2)).next_power_of_two().clamp(128, 1024)
+    }
+
+    /// What the kernels keep of one stream.
     fn shared_bytes(&self, policy: Policy) -> u32 {
-        let flags = self.slots.next_multiple_of(4);
+        let (slots, wanted) = (self.slots_in_fours(), self.budget + 2);
+        // Keys of those that are weighed, and counters of their digits.
+        let choice = 8 * self.slots.next_power_of_two().max(64) + COUNTERS * 4;
         match policy {
-            Policy::LruStep => (2 * self.slots + self.k + self.budget + 1) * 4 + flags,
-            Policy::Lru => (2 * self.slots + 2 * (self.budget + 1)) * 4 + flags,
-            // Those that sort: keys, victims, a boost, what is wanted.
-            _ => {
-                (2 * self.slots + 2 * (self.budget + 1)) * 4
-                    + flags
-                    + 8 * self.slots.next_power_of_two().max(2)
-            }
+            Policy::LruStep => (2 * slots + self.k + wanted) * 4 + slots,
+            Policy::Lru => (2 * slots + 2 * wanted) * 4 + slots,
+            Policy::Lfu => choice + (slots + 2 * wanted) * 4 + slots,
+            // Ranks among the selected and among the near misses, and echo's lists.
+            _ => choice + wanted * 4 + 2 * (2 * slots + self.k.next_multiple_of(2)),
         }
     }
 }
@@ -157,6 +168,7 @@ impl Residencies {
     /// If the device has too little memory.
     pub fn new(device: &Device, policy: Policy, shape: Buffers) -> Result<Residencies, HwError> {
         let (streams, slots) = (shape.streams as usize, shape.slots as usize);
+        let numbers = streams * shape.slots_in_fours() as usize;
         Ok(Residencies {
             shape,
             policy,
@@ -164,9 +176,9 @@ impl Residencies {
             block_of: DeviceBuffer::filled(device, streams * slots, 0xff)?,
             order: DeviceBuffer::filled(device, streams * slots, 0xff)?,
             filled: DeviceBuffer::filled(device, streams, 0)?,
-            uses: DeviceBuffer::filled(device, streams * slots, 0)?,
+            uses: DeviceBuffer::filled(device, numbers, 0)?,
             numbers: [
-                DeviceBuffer::filled(device, if policy.kind().is_some() { streams * slots } else { 1 }, 0)?,
+                DeviceBuffer::filled(device, if policy.kind().is_some() { numbers } else { 1 }, 0)?,
                 DeviceBuffer::filled(device, streams * policy.own_words(shape.blocks) as usize, 0)?,
                 DeviceBuffer::filled(device, streams, 0)?,
             ],
@@ -425,8 +437,10 @@ impl Lookup {
         arguments.extend(warm);
         let found = self.kernels.iter().find(|(policy, _)| *policy == state.policy);
         let &(_, kernel) = found.expect("every policy has a kernel");
-        let launch =
-            Shape { shared: shape.shared_bytes(state.policy), ..Shape::flat(count32(streams.len()), 1024) };
+        let launch = Shape {
+            shared: shape.shared_bytes(state.policy),
+            ..Shape::flat(count32(streams.len()), shape.threads())
+        };
         // SAFETY: as declared in lookup.cu and scored.cu; streams are distinct and ids within the state.
         unsafe { stream.launch(kernel, launch, &arguments) }
     }

@@ -7,6 +7,12 @@ use crate::{Device, DeviceBuffer, HwError, Kernel, Shape, Stream};
 /// Bytes of a page's summary: 128 maxima and 128 minima, bf16.
 pub const SUMMARY_BYTES: usize = 512;
 
+/// Words of a block that selects: counters of digits, three sets, their sum, its 32nds, how long the list is, and a bound.
+const COUNTERS: u32 = 4 * 1024 + 32 + 2;
+/// Keys that the blocks of a stream sort together at most, and that a block sorts which has a stream to itself.
+const TOP_LISTED: u32 = 8192;
+const TOP_ALONE: u32 = 4096;
+
 /// Scores of every stream's candidates: `counts[stream]` of them, `stride` apart.
 pub struct Scores {
     /// Streams x stride.
@@ -35,7 +41,7 @@ impl Select {
         Ok(Select {
             device: device.clone(),
             bound: [module.kernel("quest_bound_g4", 0)?, module.kernel("quest_bound_g8", 0)?],
-            top_k: module.kernel("top_k", 64 << 10)?,
+            top_k: module.kernel("top_k", (TOP_LISTED + TOP_LISTED / 2) * 8 + COUNTERS * 4)?,
             _module: module,
         })
     }
@@ -87,7 +93,8 @@ impl Select {
         taken: &DeviceBuffer<u32>,
     ) -> Result<(), HwError> {
         assert!(k <= 4096, "k of {k} is beyond 4096");
-        let padded = k.next_power_of_two().max(2);
+        let padded = k.next_power_of_two().max(64);
+        let streams = count32(scores.counts.len());
         let arguments = [
             scores.scores.address(),
             scores.counts.address(),
@@ -97,9 +104,18 @@ impl Select {
             best.address(),
             taken.address(),
         ];
-        let shape =
-            Shape { shared: (padded * 8).max(32 << 10), ..Shape::flat(count32(scores.counts.len()), 1024) };
-        // SAFETY: as declared in select.cu.
-        unsafe { stream.launch(self.top_k, shape, &arguments) }
+        let (parts, threads) = self.width(streams, scores.stride);
+        let keys = if parts > 1 { TOP_LISTED / parts + TOP_LISTED } else { TOP_ALONE };
+        let shape = Shape { grid: (streams * parts, 1), block: threads, shared: keys * 8 + COUNTERS * 4 };
+        // SAFETY: as declared in select.cu, whose blocks wait for the kernel before.
+        unsafe { stream.launch_clusters(self.top_k, shape, parts, &arguments) }
+    }
+
+    /// Blocks that share a stream, as many as there are multiprocessors for and its scores are worth, and their threads.
+    fn width(&self, streams: u32, scores: u32) -> (u32, u32) {
+        let parts = [8, 4, 2]
+            .into_iter()
+            .find(|parts| parts * streams <= self.device.info().sms && scores / parts >= 8 * 1024);
+        (parts.unwrap_or(1), if scores <= 8 * 1024 { 512 } else { 1024 })
     }
 }
