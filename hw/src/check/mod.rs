@@ -1,6 +1,7 @@
 //! Checks of every kernel against references in double precision, on fresh random inputs and poisoned outputs.
 
 mod attend;
+mod dense;
 mod index;
 mod latent;
 mod lookup;
@@ -54,6 +55,7 @@ pub fn run(device: &Device, seed: u64) -> Result<Vec<Finding>, HwError> {
     let mut bench =
         Bench { device: device.clone(), stream, rng: Pcg64Mcg::seed_from_u64(seed), findings: Vec::new() };
     swap::run(&mut bench)?;
+    dense::run(&mut bench)?;
     attend::run(&mut bench)?;
     latent::run(&mut bench)?;
     select::run(&mut bench)?;
