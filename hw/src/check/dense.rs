@@ -15,7 +15,8 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
         let product = Product { batch, from, to };
         let (inputs, weights) = (noise(bench, (batch * from) as usize), noise(bench, (to * from) as usize));
         let device = &bench.device;
-        let operands = (DeviceBuffer::from_host(device, &inputs)?, DeviceBuffer::from_host(device, &weights)?);
+        let operands =
+            (DeviceBuffer::from_host(device, &inputs)?, DeviceBuffer::from_host(device, &weights)?);
         let outputs = DeviceBuffer::<u16>::filled(device, (batch * to) as usize, 0xff)?;
         let addresses = (operands.0.address(), operands.1.address(), outputs.address());
         gemm.multiply(&bench.stream, product, addresses)?;

@@ -28,8 +28,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
         let addresses = (inputs.address(), weights.address(), outputs.address());
         // The library allocates in its first call, which a graph cannot record.
         gemm.multiply(&bench.stream, product, addresses)?;
-        let time =
-            bench.stream.time_in_graph(8, 10, |_| gemm.multiply(&bench.stream, product, addresses))?;
+        let time = bench.stream.time_in_graph(8, 10, |_| gemm.multiply(&bench.stream, product, addresses))?;
         let shape = format!("product of cuBLAS, batch {batch}, {FROM} to {}", product.to);
         let beside = ("streamed", streamed.micros());
         bench.duration("rest of a layer", shape, time, beside, None);
