@@ -89,7 +89,7 @@ __device__ __forceinline__ u32 ascending(float v) {
 
 // Scores of each thread that stay in registers, and how many of the others are read at a time.
 const u32 TOP_KEPT = 16, TOP_AGAIN = 8;
-// Keys that the blocks of a stream sort together at most, and that a block sorts which has a stream to itself.
+// Keys that the blocks of a stream sort together at most, and that any of them sorts.
 const u32 TOP_LISTED = 8192, TOP_ALONE = 4096;
 
 __device__ __forceinline__ u32 neighbour_word(u32 at) {
@@ -98,20 +98,16 @@ __device__ __forceinline__ u32 neighbour_word(u32 at) {
     return v;
 }
 
-__device__ __forceinline__ void store_neighbour(u32 at, u64 v) {
-    asm volatile("st.shared::cluster.u64 [%0], %1;" ::"r"(at), "l"(v) : "memory");
-}
-
-__device__ __forceinline__ u32 add_neighbour(u32 at, u32 v) {
-    u32 before;
-    asm volatile("atom.shared::cluster.add.u32 %0, [%1], %2;" : "=r"(before) : "r"(at), "r"(v) : "memory");
-    return before;
-}
-
 __device__ __forceinline__ u64 neighbour_key(u32 at) {
     u64 v;
     asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(v) : "r"(at) : "memory");
     return v;
+}
+
+// What lane i of every warp reads of block i of the cluster, and zero in lanes beyond.
+__device__ __forceinline__ u32 of_every_block(const u32 *at) {
+    u32 lane = threadIdx.x & 31;
+    return lane < cluster_size() ? neighbour_word(neighbour(shared_address(at), lane)) : 0;
 }
 
 // The share of a stream's scores that one block has, from `start` to `end`. Better scores have smaller bits.
@@ -217,22 +213,18 @@ __device__ __forceinline__ u32 likely_bound(const Share &share, u32 want, u32 *b
     if (threadIdx.x == 0) *answer = prefix;
     if (parts > 1) {
         cluster_barrier();
-        for (u32 part = 0; part < parts; part++) prefix = max(prefix, neighbour_word(neighbour(shared_address(answer), part)));
+        prefix = __reduce_max_sync(FULL, of_every_block(answer));
     }
     return prefix << 12 | 0xfff;
 }
 
-// Appends to a list, in this block's shared memory or a neighbour's, every score within the bound, as its bits and its
-// index; `listed` counts them, also those beyond `room`. The order plays no part: keys are distinct, and will be sorted.
-__device__ __forceinline__ void list(const Share &share, const Bound &bound, u32 to, u32 listed, u32 room) {
-    u32 mine = 0, all, at = 0;
-    share.each([&](u32 i, u32 bits, u32) { mine += bound.holds(i, bits); });
-    u32 before = exclusive_scan(mine, all);
-    if ((threadIdx.x & 31) == 0 && all > 0) at = add_neighbour(listed, all);
-    at = __shfl_sync(FULL, at, 0) + before;
+// Lists every score within the bound, as its bits and its index; `listed` counts them, also those beyond `room`. The order
+// plays no part: keys are distinct, and will be sorted.
+__device__ __forceinline__ void list(const Share &share, const Bound &bound, u64 *keys, u32 *listed, u32 room) {
     share.each([&](u32 i, u32 bits, u32) {
-        if (bound.holds(i, bits) && at < room) store_neighbour(to + at * 8, (u64)bits << 32 | i);
-        at += bound.holds(i, bits);
+        if (!bound.holds(i, bits)) return;
+        u32 at = atomicAdd(listed, 1);
+        if (at < room) keys[at] = (u64)bits << 32 | i;
     });
 }
 
@@ -244,11 +236,15 @@ __device__ __forceinline__ void sort_list(u64 *keys, u32 n) {
     sort_keys(keys, padded);
 }
 
-// How many of the `n` ascending keys are smaller.
-__device__ __forceinline__ u32 place_among(const u64 *keys, u32 n, u64 key) {
+// How many of the `n` ascending bits are smaller, or else the same and `ties` count.
+__device__ __forceinline__ u32 place_among(const u32 *sorted, u32 n, u32 bits, bool ties) {
     u32 low = 0;
-    for (u32 step = padded_to(n); step > 0; step /= 2)
-        if (low + step <= n && keys[low + step - 1] < key) low += step;
+    for (u32 step = padded_to(n); step > 0; step /= 2) {
+        u32 probe = low + step;
+        if (probe > n) continue;
+        u32 other = sorted[probe - 1];
+        if (other < bits || (ties && other == bits)) low = probe;
+    }
     return low;
 }
 
@@ -256,16 +252,16 @@ __device__ __forceinline__ u32 place_among(const u64 *keys, u32 n, u64 key) {
 // `taken[stream]` says how many. A cluster of blocks per stream, each of which keeps its share of the scores and sorts
 // what of it may be among the best; a key's place is the sum of its places in all blocks' lists. Where those lists are
 // too long, as with many equal scores, the bound is made exact, and the first block sorts. `padded` is k rounded up to
-// a power of two, at least 64; dynamic shared memory holds this block's keys, those of all unless it is alone, and
+// a power of two, at least 64; dynamic shared memory holds this block's keys, the bits of all unless it is alone, and
 // counters.
 extern "C" __global__ void __launch_bounds__(1024)
 top_k(const float *scores, const u32 *counts, u32 stride, u32 k, u32 padded, u32 *best, u32 *taken) {
     extern __shared__ u64 keys[];
     begin_after_predecessor();
-    u32 parts = cluster_size(), part = cluster_rank(), stream = blockIdx.x / parts, room = parts > 1 ? TOP_LISTED / parts : TOP_ALONE;
-    u64 *lists = keys + room;
-    u32 *bins = (u32 *)(parts > 1 ? lists + TOP_LISTED : lists), *total = bins + 3 * DIGITS, *coarse = total + DIGITS;
-    u32 *listed = coarse + DIGITS / 32, *answer = listed + 1;
+    u32 parts = cluster_size(), part = cluster_rank(), stream = blockIdx.x / parts, room = TOP_LISTED / parts;
+    // One word more between lists, so that they do not share banks.
+    u32 *lists = (u32 *)(keys + TOP_ALONE), *bins = lists + (parts > 1 ? TOP_LISTED + parts : 0), *total = bins + 3 * DIGITS;
+    u32 *coarse = total + DIGITS, *listed = coarse + DIGITS / 32, *answer = listed + 1;
     u32 n = counts[stream], want = min(k, n);
     Share share = {scores + (u64)stream * stride, part_start(part, parts, n), part_start(part + 1, parts, n)};
     best += (u64)stream * k;
@@ -274,44 +270,51 @@ top_k(const float *scores, const u32 *counts, u32 stride, u32 k, u32 padded, u32
     if (part == 0 && threadIdx.x == 0) taken[stream] = want;
     Bound bound = {FULL, NONE};
     if (want < n) bound.bits = likely_bound(share, want, bins, answer);
+    room = min(room, TOP_ALONE);
     __syncthreads();
-    list(share, bound, neighbour(shared_address(keys), part), neighbour(shared_address(listed), part), room);
+    list(share, bound, keys, listed, room);
     __syncthreads();
     u32 mine = *listed, longest = mine;
     if (mine <= room) sort_list(keys, mine);
-    if (parts > 1) {
-        cluster_barrier();
-        for (u32 other = 0; other < parts; other++) longest = max(longest, neighbour_word(neighbour(shared_address(listed), other)));
+    if (parts == 1 && mine <= room) {
+        for (u32 i = threadIdx.x; i < want; i += blockDim.x) best[i] = (u32)keys[i];
+        return;
     }
+    cluster_barrier();
+    u32 lengths = of_every_block(listed);
+    longest = __reduce_max_sync(FULL, lengths);
     if (longest <= room) {
-        if (parts == 1) {
-            for (u32 i = threadIdx.x; i < want; i += blockDim.x) best[i] = (u32)keys[i];
-            return;
-        }
-        u32 *lengths = bins;
-        for (u32 other = 0; other < parts; other++) {
-            u32 length = neighbour_word(neighbour(shared_address(listed), other)), from = neighbour(shared_address(keys), other);
-            for (u32 i = threadIdx.x; i < length; i += blockDim.x) lists[other * room + i] = neighbour_key(from + i * 8);
-            if (threadIdx.x == 0) lengths[other] = length;
-        }
+        // Each block's list is copied by as many threads as any other's.
+        u32 per = blockDim.x / parts, other = threadIdx.x / per, length = __shfl_sync(FULL, lengths, other);
+        u32 from = neighbour(shared_address(keys), other) + 4;
+        for (u32 i = threadIdx.x % per; i < length; i += per) lists[other * (room + 1) + i] = neighbour_word(from + i * 8);
         cluster_barrier();
-        // Neighbouring lanes, one per list, find the place of one key.
-        u32 other = threadIdx.x % parts, per = blockDim.x / parts;
+        // Neighbouring lanes, one per list, find the place of one key. Blocks with lower indices come first among equals.
+        other = threadIdx.x % parts, length = __shfl_sync(FULL, lengths, other);
         for (u32 base = 0; base < mine; base += per) {
             u32 i = base + threadIdx.x / parts, place = 0;
-            if (i < mine) place = place_among(lists + other * room, lengths[other], keys[i]);
+            u64 key = i < mine ? keys[i] : 0;
+            if (i < mine) place = other == part ? i : place_among(lists + other * (room + 1), length, key >> 32, other < part);
             for (u32 step = 1; step < parts; step *= 2) place += __shfl_xor_sync(FULL, place, step);
-            if (i < mine && other == 0 && place < want) best[place] = (u32)keys[i];
+            if (i < mine && other == 0 && place < want) best[place] = (u32)key;
         }
         return;
     }
     cluster_barrier(); // everybody knows how long the lists are
     if (threadIdx.x == 0) *listed = 0;
     bound = bound_of_best(share, n, want, padded, bins, total, coarse);
+    list(share, bound, keys, listed, padded);
     cluster_barrier();
-    list(share, bound, neighbour(shared_address(keys), 0), neighbour(shared_address(listed), 0), padded);
-    cluster_barrier();
-    if (part > 0) return;
-    sort_list(keys, *listed);
-    for (u32 i = threadIdx.x; i < want; i += blockDim.x) best[i] = (u32)keys[i];
+    if (part == 0) {
+        u32 held = *listed;
+        for (u32 other = 1; other < parts; other++) {
+            u32 length = neighbour_word(neighbour(shared_address(listed), other)), from = neighbour(shared_address(keys), other);
+            for (u32 i = threadIdx.x; i < length; i += blockDim.x) keys[held + i] = neighbour_key(from + i * 8);
+            held += length;
+        }
+        __syncthreads();
+        sort_list(keys, held);
+        for (u32 i = threadIdx.x; i < want; i += blockDim.x) best[i] = (u32)keys[i];
+    }
+    cluster_barrier(); // no block ends while the first one reads its list
 }

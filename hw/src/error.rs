@@ -79,6 +79,14 @@ pub enum HwError {
         /// What the driver said.
         source: DriverError,
     },
+    /// The library of matrix products refused a call.
+    #[error("cuBLAS: {what}: status {status}")]
+    Product {
+        /// What was being done.
+        what: &'static str,
+        /// The library's status.
+        status: i32,
+    },
     /// The device computed something else than the reference.
     #[error("{0}")]
     Wrong(String),

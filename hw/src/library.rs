@@ -21,6 +21,13 @@ const COMPILER: &[&str] = &[
     "/usr/local/cuda/targets/sbsa-linux/lib/libnvrtc.so.13",
 ];
 
+const PRODUCTS: &[&str] = &[
+    "libcublas.so.13",
+    "/usr/local/cuda/lib64/libcublas.so.13",
+    "/usr/local/cuda/targets/x86_64-linux/lib/libcublas.so.13",
+    "/usr/local/cuda/targets/sbsa-linux/lib/libcublas.so.13",
+];
+
 /// Makes the driver's entry points available.
 ///
 /// # Errors
@@ -49,6 +56,18 @@ pub(crate) fn load_compiler() -> Result<(), HwError> {
         unsafe { nvrtc::sys::is_culib_present() }
     });
     if found { Ok(()) } else { Err(HwError::NoCompiler) }
+}
+
+/// The vendor's library of matrix products, if it is on this machine. Opened when it is first asked for: it is large.
+pub(crate) fn products() -> Option<&'static Library> {
+    static FOUND: OnceLock<Option<Library>> = OnceLock::new();
+    let named = || std::env::var_os("KVTIER_LIBCUBLAS").map(PathBuf::from);
+    let open = || {
+        let mut paths = named().into_iter().chain(PRODUCTS.iter().map(PathBuf::from));
+        // SAFETY: NVIDIA's libraries have no initialisers that depend on the caller.
+        paths.find_map(|path| unsafe { Library::open(Some(path), RTLD_NOW) }.ok())
+    };
+    FOUND.get_or_init(open).as_ref()
 }
 
 /// Whether the driver has an entry point; asking for a missing one later would panic.

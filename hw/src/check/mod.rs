@@ -1,6 +1,7 @@
 //! Checks of every kernel against references in double precision, on fresh random inputs and poisoned outputs.
 
 mod attend;
+mod dense;
 mod index;
 mod latent;
 mod lookup;
@@ -44,8 +45,9 @@ pub struct Extent<'a> {
 /// Checks one group of kernels.
 type Section = fn(&mut Bench) -> Result<(), HwError>;
 
-const SECTIONS: [(&str, Section); 6] = [
+const SECTIONS: [(&str, Section); 7] = [
     ("swap", swap::run),
+    ("dense", dense::run),
     ("attend", attend::run),
     ("latent", latent::run),
     ("select", select::run),
@@ -54,8 +56,8 @@ const SECTIONS: [(&str, Section); 6] = [
 ];
 
 /// The names of the groups.
-pub const GROUPS: [&str; 6] = {
-    let mut names = [""; 6];
+pub const GROUPS: [&str; 7] = {
+    let mut names = [""; 7];
     let mut at = 0;
     while at < names.len() {
         names[at] = SECTIONS[at].0;

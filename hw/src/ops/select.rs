@@ -9,7 +9,7 @@ pub const SUMMARY_BYTES: usize = 512;
 
 /// Words of a block that selects: counters of digits, three sets, their sum, its 32nds, how long the list is, and a bound.
 const COUNTERS: u32 = 4 * 1024 + 32 + 2;
-/// Keys that the blocks of a stream sort together at most, and that a block sorts which has a stream to itself.
+/// Keys that the blocks of a stream sort together at most, and that any of them sorts.
 const TOP_LISTED: u32 = 8192;
 const TOP_ALONE: u32 = 4096;
 
@@ -41,7 +41,7 @@ impl Select {
         Ok(Select {
             device: device.clone(),
             bound: [module.kernel("quest_bound_g4", 0)?, module.kernel("quest_bound_g8", 0)?],
-            top_k: module.kernel("top_k", (TOP_LISTED + TOP_LISTED / 2) * 8 + COUNTERS * 4)?,
+            top_k: module.kernel("top_k", TOP_ALONE * 8 + (TOP_LISTED + 8 + COUNTERS) * 4)?,
             _module: module,
         })
     }
@@ -105,8 +105,12 @@ impl Select {
             taken.address(),
         ];
         let (parts, threads) = self.width(streams, scores.stride);
-        let keys = if parts > 1 { TOP_LISTED / parts + TOP_LISTED } else { TOP_ALONE };
-        let shape = Shape { grid: (streams * parts, 1), block: threads, shared: keys * 8 + COUNTERS * 4 };
+        let lists = if parts > 1 { TOP_LISTED + parts } else { 0 };
+        let shape = Shape {
+            grid: (streams * parts, 1),
+            block: threads,
+            shared: TOP_ALONE * 8 + (lists + COUNTERS) * 4,
+        };
         // SAFETY: as declared in select.cu, whose blocks wait for the kernel before.
         unsafe { stream.launch_clusters(self.top_k, shape, parts, &arguments) }
     }

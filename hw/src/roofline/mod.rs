@@ -1,6 +1,7 @@
 //! How close every kernel comes to what the machine can do: each figure beside a reference measured in the same run.
 
 mod attend;
+mod dense;
 mod index;
 mod link;
 mod lookup;
@@ -57,6 +58,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("attend", attend::run),
     ("select", select::run),
     ("index", index::run),
+    ("dense", dense::run),
     ("lookup", lookup::run),
     ("link", link::run),
 ];
@@ -138,7 +140,7 @@ impl Bench {
 
 /// Measures everything, with at most `pinned_bytes` of pinned host memory. `matrix_rate` is what a large bf16 matrix
 /// product reaches on this machine, TFLOP/s; this crate has none of its own. `only` names one
-/// group: attend, select, index, lookup or link.
+/// group: attend, select, index, dense, lookup or link.
 ///
 /// # Errors
 /// If the device fails or has too little memory.
