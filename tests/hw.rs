@@ -4,7 +4,8 @@
 
 mod program;
 
-use program::{Folder, Outcome};
+use program::{Folder, Outcome, kvtier, root};
+use std::process::Command;
 
 #[test]
 fn a_replay_runs_on_the_device_or_says_in_one_line_why_not() {
@@ -18,6 +19,34 @@ fn a_replay_runs_on_the_device_or_says_in_one_line_why_not() {
     println!("no device: only its absence is tested: {}", info.err.trim_end());
     let refused = Outcome::of(replay).refused(&[]);
     assert_eq!((refused.out.as_str(), refused.err), ("", info.err));
+}
+
+/// The stand-in driver of `hw/tests` has a device that fails on demand.
+#[test]
+fn a_device_that_cannot_is_told_in_one_line_and_nothing_leaks() {
+    let folder = Folder::new();
+    let (library, live) = (folder.arg("libcuda.so.1"), folder.arg("live"));
+    let source = root().join("hw/tests/fake_libcuda.c");
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o", &library])
+        .arg(source)
+        .status();
+    if !built.is_ok_and(|status| status.success()) {
+        println!("skipped: no C compiler to build the stand-in driver with");
+        return;
+    }
+    for (mode, parts) in [
+        ("none", "no CUDA device"),
+        ("old", "the CUDA driver is too old: it supports CUDA 12.4, and 13.0 is needed"),
+        ("well", "out of device memory: "),
+        ("unpinnable", "too little pinnable host memory: "),
+    ] {
+        let mut command = kvtier(["hw", "replay", "--concurrency", "1", "--set", "batch.steps=20"]);
+        command.env("KVTIER_LIBCUDA", &library).env("FAKE_CUDA", mode).env("FAKE_CUDA_LIVE", &live);
+        let outcome = Outcome::ran(&mut command).refused(&[parts]);
+        assert_eq!(outcome.out, "", "{mode}: nothing is printed of what did not run");
+        assert_eq!(std::fs::read_to_string(&live).expect("the driver was there to the end"), "0", "{mode}");
+    }
 }
 
 #[test]

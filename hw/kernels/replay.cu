@@ -7,11 +7,18 @@
 
 struct Meta { u32 count, near_count, newest, grown, newest_block, newest_tokens, unused[2]; };
 
-// Where the lists of one step stand, in words from its beginning.
-struct Script { const u32 *words; const u32 *step; u64 step_words; u32 blocks, near, slots, counts, fills, bytes, scores, unused; };
+// Where the lists of one step stand, in words from its beginning; `frames` is zero where slots keep their frames.
+struct Script { const u32 *words; const u32 *step; u64 step_words; u32 blocks, near, slots, counts, fills, bytes, scores, frames; };
 
 // Sizes of a layer: streams, blocks per selection, near misses, fills per stream, slots.
 struct Sizes { u32 streams, k, near, fills, slots, blocks; };
+
+// Moves of a layer, as one list or as one per request: list i begins at i x capacity and ends, so far, at ends[i].
+struct Lists { uint2 *moves; u32 *ends; u32 count, capacity; };
+
+__device__ __forceinline__ void clear(const Lists &lists) {
+    for (u32 i = threadIdx.x; i < lists.count; i += blockDim.x) lists.ends[i] = i * lists.capacity;
+}
 
 // How a block's 16-byte words are laid out: `halves` parts (keys, values), each of `page` entries of `row` words.
 struct Cells { u32 words, halves, page, row, fp8; };
@@ -40,7 +47,7 @@ __device__ __forceinline__ u32 entry_of(const Cells &c, u32 word) { return word 
 // Puts the step's selection of one layer where look-up reads it, as a selection kernel would. One block per stream.
 extern "C" __global__ void __launch_bounds__(128)
 feed(Script script, Sizes z, u32 layer, u32 *selected, u32 *counts, u32 *near, u32 *near_counts, u32 *grown, Meta *metas,
-     u32 *demand, u32 *prefetch, u32 *write_back, u32 *scores) {
+     Lists demand, u32 *write_back, u32 *scores) {
     const u32 *step = now(script);
     u32 g = layer * z.streams + blockIdx.x;
     Meta meta = ((const Meta *)step)[g];
@@ -49,81 +56,39 @@ feed(Script script, Sizes z, u32 layer, u32 *selected, u32 *counts, u32 *near, u
     if (scores)
         for (u32 i = threadIdx.x; i < meta.count; i += blockDim.x) scores[(u64)g * z.k + i] = step[script.scores + (u64)g * z.k + i];
     for (u32 i = threadIdx.x; i < meta.near_count; i += blockDim.x) near[(u64)g * z.near + i] = from_near[i];
-    if (threadIdx.x == 0) {
-        counts[g] = meta.count, near_counts[g] = meta.near_count, grown[g] = meta.grown, metas[g] = meta;
-        if (blockIdx.x == 0) *demand = 0, *prefetch = 0, *write_back = 0;
-    }
+    if (threadIdx.x == 0) counts[g] = meta.count, near_counts[g] = meta.near_count, grown[g] = meta.grown, metas[g] = meta;
+    if (blockIdx.x > 0) return;
+    clear(demand);
+    if (threadIdx.x == 0) *write_back = 0;
 }
 
-// Takes a layer's decisions from the script: the host has made them. One block per stream.
+// Takes a layer's decisions from the script: the host has made them. What is brought before the look-up stands behind the
+// other fills and is taken by itself (`early`), when the layer that it was decided on has looked up. One block per stream.
 extern "C" __global__ void __launch_bounds__(128)
-take_plan(Script script, Sizes z, u32 layer, u32 *slots_out, uint4 *fills, u32 *fill_counts, u32 *block_of) {
+take_plan(Script script, Sizes z, u32 layer, u32 early, u32 *slots_out, uint4 *fills, u32 *fill_counts, u32 *block_of, u32 *frame_of) {
     const u32 *step = now(script);
-    u32 g = layer * z.streams + blockIdx.x, n = ((const Meta *)step)[g].count;
+    u32 g = layer * z.streams + blockIdx.x, n = early ? 0 : ((const Meta *)step)[g].count;
     const u32 *slots = step + script.slots + (u64)g * z.k, *counts = step + script.counts + (u64)g * 4;
     const uint4 *from = (const uint4 *)(step + script.fills) + (u64)g * z.fills;
-    u32 total = counts[0] + counts[1] + counts[2];
+    const u32 *frames = step + script.frames + (u64)g * z.fills;
+    u32 rest = counts[0] + counts[1] + counts[2], growth = counts[2] ? rest - 1 : NONE;
+    u32 first = early ? rest : 0, end = early ? rest + counts[3] : rest;
     for (u32 i = threadIdx.x; i < n; i += blockDim.x) slots_out[(u64)g * z.k + i] = slots[i];
-    for (u32 i = threadIdx.x; i < total; i += blockDim.x) {
+    for (u32 i = first + threadIdx.x; i < end; i += blockDim.x) {
         uint4 fill = from[i];
         fills[(u64)g * z.fills + i] = fill;
         block_of[(u64)g * z.slots + fill.y] = fill.x;
+        // A block that has grown keeps the reserved frame, which `grow` sees to.
+        if (script.frames && i != growth) frame_of[(u64)g * (z.slots + 1) + fill.y] = frames[i];
     }
     if (threadIdx.x < 4) fill_counts[g * 4 + threadIdx.x] = counts[threadIdx.x];
 }
 
-// Appends a stream's loads (part 0) or prefetches (part 1) to the list of moves, in the order of decision.
-extern "C" __global__ void __launch_bounds__(128)
-list_moves(Sizes z, u32 layer, u32 part, const uint4 *fills, const u32 *fill_counts, const u32 *frame_of, uint2 *moves, u32 *count) {
-    u32 g = layer * z.streams + blockIdx.x, first = part ? fill_counts[g * 4] : 0, n = fill_counts[g * 4 + part];
-    __shared__ u32 base;
-    if (n == 0) return;
-    if (threadIdx.x == 0) base = atomicAdd(count, n);
-    __syncthreads();
-    fills += (u64)g * z.fills + first;
-    for (u32 i = threadIdx.x; i < n; i += blockDim.x)
-        moves[base + i] = make_uint2(g * z.blocks + fills[i].x, frame_of[(u64)g * (z.slots + 1) + fills[i].y]);
-}
-
-// The same in ascending home address within the stream: a bitmap over its blocks sorts distinct ids in two passes.
-extern "C" __global__ void __launch_bounds__(1024)
-sort_moves(Sizes z, u32 layer, u32 part, const uint4 *fills, const u32 *fill_counts, const u32 *frame_of, uint2 *moves, u32 *count) {
-    extern __shared__ u32 shared[];
-    u32 g = layer * z.streams + blockIdx.x, first = part ? fill_counts[g * 4] : 0, n = fill_counts[g * 4 + part];
-    u32 words = (z.blocks + 31) / 32, *bitmap = shared, *below = shared + words, warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-    __shared__ u32 warp_sum[32], base;
-    if (n == 0) return;
-    fills += (u64)g * z.fills + first;
-    for (u32 i = threadIdx.x; i < words; i += blockDim.x) bitmap[i] = 0;
-    __syncthreads();
-    for (u32 i = threadIdx.x; i < n; i += blockDim.x) atomicOr(&bitmap[fills[i].x / 32], 1u << (fills[i].x % 32));
-    __syncthreads();
-    u32 run = (words + 1023) / 1024 * 32, start = warp * run, sum = 0;
-    for (u32 i = start + lane; i < start + run; i += 32) {
-        u32 total, set = i < words ? __popc(bitmap[i]) : 0;
-        u32 before = exclusive_scan(set, total);
-        if (i < words) below[i] = sum + before;
-        sum += total;
-    }
-    if (lane == 0) warp_sum[warp] = sum;
-    __syncthreads();
-    if (warp == 0) {
-        u32 total, before = exclusive_scan(warp_sum[lane], total);
-        warp_sum[lane] = before;
-        if (lane == 0) base = atomicAdd(count, total);
-    }
-    __syncthreads();
-    for (u32 i = threadIdx.x; i < n; i += blockDim.x) {
-        u32 block = fills[i].x, word = block / 32;
-        u32 place = warp_sum[word / run] + below[word] + __popc(bitmap[word] & ((1u << (block % 32)) - 1));
-        moves[base + place] = make_uint2(g * z.blocks + block, frame_of[(u64)g * (z.slots + 1) + fills[i].y]);
-    }
-}
-
+const u32 HOME = 0; // source of a fill that is brought from home
 const u32 HITS = 1, MISSES = 2, FULL_BLOCKS = 3;
 
-// Entries and tokens of one stream's part of a selection: the hits with the newest block, the misses, all but the newest
-// block, or else all.
+// Entries and tokens of one stream's part of a selection: what was resident (hits and warm hits) with the newest block, the
+// misses, all but the newest block, or else all.
 __device__ __forceinline__ u32 part_entries(u32 part, const Meta &meta, u32 misses, u32 page, u32 &tokens) {
     u32 blocks = part == MISSES ? misses : part == HITS ? meta.count - misses : meta.count;
     bool newest = meta.newest && part != MISSES && part != FULL_BLOCKS;
@@ -135,24 +100,24 @@ __device__ __forceinline__ u32 part_entries(u32 part, const Meta &meta, u32 miss
 // counts the tiles of the streams before its own. What attention might read ahead of a list's end names a true frame.
 extern "C" __global__ void __launch_bounds__(128)
 prepare(Sizes z, u32 layer, u32 part, u32 page, u32 stride, const Meta *metas, const u32 *slots_out, const uint4 *fills,
-        const u32 *fill_counts, const u32 *frame_of, u32 *entries, uint4 *rows) {
-    extern __shared__ u32 missed[]; // bitmap over slots
+        const u32 *fill_counts, const u32 *missed, const u32 *frame_of, u32 *entries, uint4 *rows) {
+    extern __shared__ u32 is_missed[]; // bitmap over slots
     __shared__ u32 warp_tiles[4];
     u32 stream = blockIdx.x, g0 = layer * z.streams, g = g0 + stream, lane = threadIdx.x & 31, tiles = 0, tokens;
     for (u32 s = threadIdx.x; s < stream; s += blockDim.x) {
-        part_entries(part, metas[g0 + s], fill_counts[(g0 + s) * 4], page, tokens);
+        part_entries(part, metas[g0 + s], missed[g0 + s], page, tokens);
         tiles += (tokens + 15) / 16;
     }
     tiles = __reduce_add_sync(FULL, tiles);
     if (lane == 0) warp_tiles[threadIdx.x / 32] = tiles;
-    u32 words = (z.slots + 31) / 32, misses = fill_counts[g * 4];
-    for (u32 i = threadIdx.x; i < words; i += blockDim.x) missed[i] = 0;
+    u32 words = (z.slots + 31) / 32, misses = missed[g], loads = fill_counts[g * 4];
+    for (u32 i = threadIdx.x; i < words; i += blockDim.x) is_missed[i] = 0;
     __syncthreads();
     bool split = part == HITS || part == MISSES;
     if (split)
-        for (u32 i = threadIdx.x; i < misses; i += blockDim.x) {
-            u32 slot = fills[(u64)g * z.fills + i].y;
-            atomicOr(&missed[slot / 32], 1u << (slot % 32));
+        for (u32 i = threadIdx.x; i < loads; i += blockDim.x) {
+            uint4 fill = fills[(u64)g * z.fills + i];
+            if (fill.w == HOME) atomicOr(&is_missed[fill.y / 32], 1u << (fill.y % 32));
         }
     __syncthreads();
     Meta meta = metas[g];
@@ -171,7 +136,7 @@ prepare(Sizes z, u32 layer, u32 part, u32 page, u32 stride, const Meta *metas, c
         u32 found = 0;
         for (u32 base = 0; base < meta.count; base += 32) {
             u32 slot = base + lane < meta.count ? slots_out[base + lane] : NONE;
-            bool is_miss = slot != NONE && (missed[slot / 32] >> (slot % 32) & 1);
+            bool is_miss = slot != NONE && (is_missed[slot / 32] >> (slot % 32) & 1);
             bool mine = slot != NONE && is_miss == (part == MISSES);
             u32 mask = __ballot_sync(FULL, mine);
             if (mine) entries[found + lanes_below(mask)] = frames[slot];
@@ -221,9 +186,11 @@ stream_listed(Script script, u32 at, const uint4 *pool, u64 pool_words, u64 firs
     if ((threadIdx.x & 31) == 0) atomicXor(checksum, low);
 }
 
-// The token of this step: one entry of every stream's newest block. One block per stream.
+// The token of this step: one entry of every stream's newest block. What was prefetched for the layer has arrived by now, so
+// that its list can begin again. One block per stream.
 extern "C" __global__ void __launch_bounds__(128)
-append(Sizes z, u32 layer, Cells c, const u64 *owners, const Meta *metas, const u32 *frame_of, uint4 *frames) {
+append(Sizes z, u32 layer, Cells c, const u64 *owners, const Meta *metas, const u32 *frame_of, uint4 *frames, Lists prefetch) {
+    if (blockIdx.x == 0) clear(prefetch);
     u32 g = layer * z.streams + blockIdx.x;
     Meta meta = metas[g];
     uint4 *frame = frames + (u64)frame_of[(u64)g * (z.slots + 1) + z.slots] * c.words;
@@ -234,9 +201,9 @@ append(Sizes z, u32 layer, Cells c, const u64 *owners, const Meta *metas, const 
 }
 
 // Blocks that this step fills go home, and where they found a slot their frame stays and the slot's becomes the reserved
-// one.
+// one, or the frame that the script names.
 extern "C" __global__ void __launch_bounds__(256)
-grow(Sizes z, u32 layer, const u32 *grown, const uint4 *fills, const u32 *fill_counts, u32 *frame_of, uint2 *moves, u32 *count) {
+grow(Script script, Sizes z, u32 layer, const u32 *grown, const uint4 *fills, const u32 *fill_counts, u32 *frame_of, uint2 *moves, u32 *count) {
     for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < z.streams; i += gridDim.x * blockDim.x) {
         u32 g = layer * z.streams + i, block = grown[g];
         if (block == NONE) continue;
@@ -244,8 +211,8 @@ grow(Sizes z, u32 layer, const u32 *grown, const uint4 *fills, const u32 *fill_c
         moves[atomicAdd(count, 1)] = make_uint2(g * z.blocks + block, reserved);
         const u32 *counts = fill_counts + g * 4;
         if (counts[2] == 0) continue;
-        u32 slot = fills[(u64)g * z.fills + counts[0] + counts[1]].y;
-        frames[z.slots] = frames[slot];
+        u32 at = counts[0] + counts[1], slot = fills[(u64)g * z.fills + at].y;
+        frames[z.slots] = script.frames ? now(script)[script.frames + (u64)g * z.fills + at] : frames[slot];
         frames[slot] = reserved;
     }
 }
@@ -259,10 +226,11 @@ extern "C" __global__ void stamp(u64 *stamps, const u32 *step, u32 stride, u32 a
 
 extern "C" __global__ void advance(u32 *step) { *step += 1; }
 
-// Copies a finished step's decisions to the log: per stream four counts, the slots, then the fills. One block per stream.
+// Copies a finished step's decisions to the log: per stream four counts, the slots, then the fills. The fourth count is of
+// fills before the look-up where the host decides (`told`), else of prefetches dropped. One block per stream.
 extern "C" __global__ void __launch_bounds__(128)
-log_step(Sizes z, const u32 *step, const u32 *counts, const u32 *slots_out, const uint4 *fills, const u32 *fill_counts, u32 *log) {
-    u32 g = blockIdx.x, n = fill_counts[g * 4] + fill_counts[g * 4 + 1] + fill_counts[g * 4 + 2];
+log_step(Sizes z, const u32 *step, const u32 *counts, const u32 *slots_out, const uint4 *fills, const u32 *fill_counts, u32 *log, u32 told) {
+    u32 g = blockIdx.x, n = fill_counts[g * 4] + fill_counts[g * 4 + 1] + fill_counts[g * 4 + 2] + (told ? fill_counts[g * 4 + 3] : 0);
     u64 words = 4 + z.k + (u64)z.fills * 4;
     log += ((u64)(*step - 1) * gridDim.x + g) * words;
     if (threadIdx.x < 4) log[threadIdx.x] = fill_counts[g * 4 + threadIdx.x];
@@ -272,20 +240,26 @@ log_step(Sizes z, const u32 *step, const u32 *counts, const u32 *slots_out, cons
     for (u32 i = threadIdx.x; i < n * 4; i += blockDim.x) log[4 + z.k + i] = from[i];
 }
 
-// A request takes its seat: frames in order, its prompt's full blocks at home, the begun block in its reserved frame.
+// A request takes its seat: its prompt's full blocks at home, the begun block in its reserved frame.
 // `ids` are its streams, all with `full` blocks and `tokens` in the begun one. One row of blocks per stream.
 extern "C" __global__ void __launch_bounds__(256)
-seat(Sizes z, Cells c, const u32 *ids, u32 full, u32 tokens, const u64 *owners, u32 *frame_of, uint4 *frames, uint4 *home) {
+seat(Sizes z, Cells c, const u32 *ids, u32 full, u32 tokens, const u64 *owners, const u32 *frame_of, uint4 *frames, uint4 *home) {
     u32 g = ids[blockIdx.y];
-    u32 thread = blockIdx.x * blockDim.x + threadIdx.x, threads = gridDim.x * blockDim.x, first = g * (z.slots + 1);
-    for (u32 i = thread; i <= z.slots; i += threads) frame_of[first + i] = first + i;
+    u32 thread = blockIdx.x * blockDim.x + threadIdx.x, threads = gridDim.x * blockDim.x;
     for (u64 i = thread; i < (u64)full * c.words; i += threads) {
         u32 block = (u32)(i / c.words), word = (u32)(i % c.words);
         home[((u64)g * z.blocks + block) * c.words + word] = identity(owners[g], block, word, c.fp8);
     }
-    uint4 *begun = frames + (u64)(first + z.slots) * c.words;
+    uint4 *begun = frames + (u64)frame_of[(u64)g * (z.slots + 1) + z.slots] * c.words;
     for (u32 word = thread; word < c.words; word += threads)
         if (entry_of(c, word) < tokens) begun[word] = identity(owners[g], full, word, c.fp8);
+}
+
+// Counts a word that was compared, and whether it is wrong.
+__device__ __forceinline__ void check_word(uint4 is, u64 owner, u32 block, u32 word, u32 fp8, u32 &seen, u32 &wrong) {
+    uint4 must = identity(owner, block, word, fp8);
+    seen++;
+    wrong += is.x != must.x || is.y != must.y || is.z != must.z || is.w != must.w;
 }
 
 // Compares every word of every resident block, of every begun one, and of every block at home with what it must hold:
@@ -297,11 +271,7 @@ compare_bytes(Sizes z, Cells c, const u64 *owners, const u32 *block_of, const u3
     // After its last step a stream that filled its newest block has one full block more, and has begun none.
     Meta meta = metas[g];
     u32 full = meta.newest_block + (meta.grown != NONE), tokens = meta.grown == NONE ? meta.newest_tokens : 0;
-    auto check = [&](uint4 is, u32 block, u32 word) {
-        uint4 must = identity(owners[g], block, word, c.fp8);
-        seen++;
-        wrong += is.x != must.x || is.y != must.y || is.z != must.z || is.w != must.w;
-    };
+    auto check = [&](uint4 is, u32 block, u32 word) { check_word(is, owners[g], block, word, c.fp8, seen, wrong); };
     for (u64 i = thread; i < (u64)(z.slots + 1) * c.words; i += threads) {
         u32 slot = (u32)(i / c.words), word = (u32)(i % c.words);
         u32 block = slot < z.slots ? block_of[(u64)g * z.slots + slot] : meta.newest_block;
@@ -312,6 +282,17 @@ compare_bytes(Sizes z, Cells c, const u64 *owners, const u32 *block_of, const u3
         u32 block = (u32)(i / c.words), word = (u32)(i % c.words);
         check(home[((u64)g * z.blocks + block) * c.words + word], block, word);
     }
+    seen = __reduce_add_sync(FULL, seen), wrong = __reduce_add_sync(FULL, wrong);
+    if ((threadIdx.x & 31) == 0) atomicAdd(&result[0], (u64)seen), atomicAdd(&result[1], (u64)wrong);
+}
+
+// The same of the warm pages, each (stream, block, frame). One row of blocks per page.
+extern "C" __global__ void __launch_bounds__(256)
+compare_pages(Cells c, const u64 *owners, const uint4 *pages, u32 count, const uint4 *frames, u64 *result) {
+    u32 seen = 0, wrong = 0;
+    for (u32 at = blockIdx.x; at < count; at += gridDim.x)
+        for (u32 word = threadIdx.x; word < c.words; word += blockDim.x)
+            check_word(frames[(u64)pages[at].z * c.words + word], owners[pages[at].x], pages[at].y, word, c.fp8, seen, wrong);
     seen = __reduce_add_sync(FULL, seen), wrong = __reduce_add_sync(FULL, wrong);
     if ((threadIdx.x & 31) == 0) atomicAdd(&result[0], (u64)seen), atomicAdd(&result[1], (u64)wrong);
 }

@@ -42,10 +42,10 @@ write_back(uint4 *home, uint4 *frames, const uint2 *moves, const u32 *count, u32
     move_flat<false>(home, frames, moves, *count, words);
 }
 
-// The yardstick: one block per request, one warp per miss. `first` has one element more than there are requests.
+// The yardstick: one block per request, one warp per miss; a request's moves stand from `first` to `end`.
 extern "C" __global__ void __launch_bounds__(1024)
-swap_in_per_request(const uint4 *home, uint4 *frames, const uint2 *moves, const u32 *first, u32 words) {
-    u32 end = first[blockIdx.x + 1];
+swap_in_per_request(const uint4 *home, uint4 *frames, const uint2 *moves, const u32 *first, const u32 *ends, u32 words) {
+    u32 end = ends[blockIdx.x];
     for (u32 at = first[blockIdx.x] + threadIdx.x / 32; at < end; at += blockDim.x / 32) {
         uint2 move = moves[at];
         for (u32 word = threadIdx.x & 31; word < words; word += 32)

@@ -92,7 +92,14 @@ pub(crate) const INDEX: Source = Source {
 /// Stand-ins for the rest of a layer.
 pub(crate) const DENSE: Source = Source { name: "dense.cu", text: include_str!("../kernels/dense.cu") };
 /// What a replayed step is around those.
-pub(crate) const REPLAY: Source = Source { name: "replay.cu", text: include_str!("../kernels/replay.cu") };
+pub(crate) const REPLAY: Source = Source {
+    name: "replay.cu",
+    text: concat!(
+        include_str!("../kernels/replay.cu"),
+        "#line 1 \"moves.cu\"\n",
+        include_str!("../kernels/moves.cu")
+    ),
+};
 
 /// Every kernel source.
 pub const SOURCES: &[Source] = &[

@@ -3,6 +3,7 @@
 // The stand-in driver is chosen by environment variables, and its count of live allocations is read from it.
 #![allow(unsafe_code)]
 
+use kvtier_hw::ops::lookup::{Buffers, Decided, Policy, Residencies, Selected};
 use kvtier_hw::replay::{Managed, Options, run};
 use kvtier_hw::{Device, DeviceBuffer, HwError, PinnedBuffer, info};
 use kvtier_sim::Single;
@@ -88,4 +89,25 @@ fn every_failure_is_one_clear_line_and_nothing_leaks() {
         assert_eq!(line.lines().count(), 1, "{line}");
     }
     assert_eq!(live(), 0, "failures leave nothing behind");
+    what_runs_short_halfway_frees_the_rest(&device, &live);
+}
+
+/// State of many buffers of which one finds no room, whichever it is: one clear line, and the others are freed.
+fn what_runs_short_halfway_frees_the_rest(device: &Device, live: &dyn Fn() -> i32) {
+    let shape = Buffers { streams: 6, slots: 8, blocks: 40, k: 4, near: 4, budget: 2 };
+    let mut failures = 0;
+    loop {
+        mode(&format!("short:{failures}"));
+        let made = Residencies::new(device, Policy::Echo, shape)
+            .and_then(|state| Ok((state, Selected::new(device, shape, 6)?, Decided::new(device, shape, 6)?)))
+            .and_then(|state| Ok((state, PinnedBuffer::<u64>::new(device, 9)?)));
+        let Err(error) = made else { break };
+        let line = error.to_string();
+        let known = ["out of device memory: ", "too little pinnable host memory: "];
+        assert!(known.iter().any(|start| line.starts_with(start)) && line.lines().count() == 1, "{line}");
+        assert_eq!(live(), 0, "after {failures} allocations");
+        failures += 1;
+    }
+    assert!(failures > 10, "{failures} allocations could fail");
+    assert_eq!(live(), 0);
 }

@@ -1,5 +1,6 @@
 // A stand-in for libcuda.so.1: one device whose memory is the host's, and failures on demand. FAKE_CUDA chooses:
-// "none" no device, "old" a driver of CUDA 12.4, "full" no device memory left, "unpinnable" no pinned memory.
+// "none" no device, "old" a driver of CUDA 12.4, "full" no device memory left, "unpinnable" no pinned memory, "short:N" none
+// left after N allocations. FAKE_CUDA_LIVE names a file that says, when the process ends, how many were never freed.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,18 @@ static int is(const char *mode) {
     return chosen && !strcmp(chosen, mode);
 }
 
+// Whether an allocation finds no room.
+static int is_short(void) {
+    const char *chosen = getenv("FAKE_CUDA");
+    return chosen && !strncmp(chosen, "short:", 6) && live >= atoi(chosen + 6);
+}
+
 int fake_live(void) { return live; }
+
+__attribute__((destructor)) static void say_live(void) {
+    FILE *file = getenv("FAKE_CUDA_LIVE") ? fopen(getenv("FAKE_CUDA_LIVE"), "w") : NULL;
+    if (file) fprintf(file, "%d", live), fclose(file);
+}
 
 Result cuInit(unsigned flags) { return is("none") ? 100 : 0; }
 Result cuDriverGetVersion(int *version) { *version = is("old") ? 12040 : 13000; return 0; }
@@ -41,7 +53,7 @@ Result cuCtxSetCurrent(void *context) { return 0; }
 Result cuCtxSynchronize(void) { return 0; }
 Result cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { *free_bytes = is("unpinnable") ? (size_t)80 << 30 : 1 << 20; *total = (size_t)80 << 30; return 0; }
 Result cuMemAlloc_v2(uint64_t *address, size_t bytes) {
-    if (is("full")) return 2;
+    if (is("full") || is_short()) return 2;
     *address = (uint64_t)malloc(bytes);
     live++;
     return 0;
@@ -51,7 +63,7 @@ Result cuMemsetD8_v2(uint64_t address, unsigned char byte, size_t bytes) { memse
 Result cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes) { memcpy((void *)to, from, bytes); return 0; }
 Result cuMemcpyDtoH_v2(void *to, uint64_t from, size_t bytes) { memcpy(to, (void *)from, bytes); return 0; }
 Result cuMemHostAlloc(void **host, size_t bytes, unsigned flags) {
-    if (is("unpinnable")) return 2;
+    if (is("unpinnable") || is_short()) return 2;
     *host = malloc(bytes);
     live++;
     return 0;

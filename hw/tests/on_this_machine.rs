@@ -75,8 +75,8 @@ fn what_a_device_does_not_do_is_refused_by_name() {
     let Some(device) = device() else { return };
     let options = Options { managed: Managed::Device, repeats: 1, stop: &|| false };
     for (rest, field) in [
-        ("[time]\noverlap = \"layer-ahead\"\n", "time.overlap"),
         ("[time]\ntransfer = \"copy-loop\"\n", "time.transfer"),
+        ("[hot]\nallocation = \"utility\"\n", "hot.allocation"),
         ("[warm]\nsize = \"1 MiB\"\n", "warm.size"),
         ("[hot]\npolicy = \"arc\"\n", "hot.policy"),
     ] {
@@ -101,6 +101,23 @@ fn replays_decide_as_the_host_does_and_every_byte_is_in_place() {
             Managed::Device,
         ),
         ("smollm2-135m", "[hot]\npolicy = \"lfu\"\n[time]\nsorted = true\n", Managed::Device),
+        (
+            "llama-3.1-8b",
+            "[prefetch]\npolicy = \"next-ranked\"\n[time]\noverlap = \"layer-ahead\"\n\
+             transfer = \"gather-per-request\"\n",
+            Managed::Device,
+        ),
+        (
+            "llama-3.1-8b",
+            "[warm]\nsize = \"64 MiB\"\n[prefetch]\npolicy = \"next-ranked\"\n[time]\noverlap = \"layer-ahead\"\n",
+            Managed::Either,
+        ),
+        (
+            "smollm2-135m",
+            "[prefetch]\npolicy = \"next-layer\"\n[time]\noverlap = \"hit-first\"\nlaunch = \"stream\"\n\
+             transfer = \"copy-batch\"\n",
+            Managed::Host,
+        ),
     ] {
         let options = Options { managed, repeats: 1, stop: &|| false };
         let (point, report) = run(&device, &single(model, rest), &options).unwrap();

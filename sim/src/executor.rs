@@ -7,7 +7,7 @@ use crate::issue::{D2H, H2D, Issuer};
 use crate::links::{Duplex, Links};
 use crate::machine::{Machine, Tier};
 use crate::model::Model;
-use crate::overlap::{Overlap, TimeConfig, Variant};
+use crate::overlap::{NOTHING_AHEAD, Overlap, TimeConfig, Variant};
 use crate::queues::{Op, OpId, QUEUES, Queues, Work};
 use crate::work::StepWork;
 use kvtier_units::{Bandwidth, Bytes, Nanos};
@@ -107,8 +107,7 @@ impl Executor {
     /// What the reader of the results must know: a mode that could not do what its name says.
     pub fn note(&self) -> Option<&'static str> {
         let ahead = self.config.overlap == Overlap::LayerAhead && self.config.variant == Variant::Offload;
-        (ahead && !self.issuer.prefetched)
-            .then_some("layer-ahead moved nothing ahead, for no prefetcher issued anything: it ran as serial")
+        (ahead && !self.issuer.prefetched).then_some(NOTHING_AHEAD)
     }
 
     fn handle(&mut self, event: Event) {

@@ -15,6 +15,10 @@ pub enum Overlap {
     LayerAhead,
 }
 
+/// What the reader of a point must know that asked for layer-ahead without anything to send ahead.
+pub const NOTHING_AHEAD: &str =
+    "layer-ahead moved nothing ahead, for no prefetcher issued anything: it ran as serial";
+
 impl Overlap {
     /// Every mode with its name.
     pub const ALL: [(&'static str, Overlap); 3] =

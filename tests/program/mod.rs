@@ -32,7 +32,12 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Runs the program with these arguments to its end.
     pub(crate) fn of<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) -> Outcome {
-        let output = kvtier(arguments).output().expect("the program starts");
+        Outcome::ran(&mut kvtier(arguments))
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn ran(command: &mut Command) -> Outcome {
+        let output = command.output().expect("the program starts");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Outcome { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
     }

@@ -1,5 +1,7 @@
 //! A replayed step around look-up, movement and attention: typed calls of `replay.cu`.
 
+use super::count32;
+use super::swap::Lists;
 use crate::compile::{Module, REPLAY};
 use crate::{Device, HwError, Kernel, Shape, Stream};
 use bytemuck::{Pod, Zeroable};
@@ -63,8 +65,8 @@ pub struct Script {
     pub bytes: u32,
     /// Scores, where the policy reads them.
     pub scores: u32,
-    /// Unused.
-    pub unused: u32,
+    /// Frames of the slots that are filled, where the host keeps them; zero where it does not.
+    pub frames: u32,
 }
 
 /// What is known of a stream's step besides lists.
@@ -98,7 +100,7 @@ unsafe impl Pod for Meta {}
 pub enum Part {
     /// All of it.
     All = 0,
-    /// What was resident, the newest block included.
+    /// What was resident, warm hits and the newest block included.
     Hits = 1,
     /// What had to be brought.
     Misses = 2,
@@ -113,6 +115,7 @@ pub(crate) enum Call {
     TakePlan,
     ListMoves,
     SortMoves,
+    Redirect,
     Prepare,
     ReadEntries,
     StreamListed,
@@ -123,14 +126,16 @@ pub(crate) enum Call {
     LogStep,
     Seat,
     CompareBytes,
+    ComparePages,
     WriteSelected,
 }
 
-const CALLS: [(Call, &str); 15] = [
+const CALLS: [(Call, &str); 17] = [
     (Call::Feed, "feed"),
     (Call::TakePlan, "take_plan"),
     (Call::ListMoves, "list_moves"),
     (Call::SortMoves, "sort_moves"),
+    (Call::Redirect, "redirect"),
     (Call::Prepare, "prepare"),
     (Call::ReadEntries, "read_entries"),
     (Call::StreamListed, "stream_listed"),
@@ -141,8 +146,30 @@ const CALLS: [(Call, &str); 15] = [
     (Call::LogStep, "log_step"),
     (Call::Seat, "seat"),
     (Call::CompareBytes, "compare_bytes"),
+    (Call::ComparePages, "compare_pages"),
     (Call::WriteSelected, "write_selected"),
 ];
+
+/// Lists of moves, as kernels see them.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct ListsOfMoves {
+    moves: u64,
+    ends: u64,
+    count: u32,
+    capacity: u32,
+}
+
+impl From<&Lists> for Argument {
+    fn from(lists: &Lists) -> Argument {
+        Argument::Lists(ListsOfMoves {
+            moves: lists.moves.address(),
+            ends: lists.ends.address(),
+            count: count32(lists.ends.len()),
+            capacity: lists.capacity,
+        })
+    }
+}
 
 /// An argument of a kernel.
 #[derive(Clone, Copy)]
@@ -150,6 +177,7 @@ pub(crate) enum Argument {
     Script(Script),
     Sizes(Sizes),
     Cells(Cells),
+    Lists(ListsOfMoves),
     /// An address or a number.
     Word(u64),
 }
@@ -160,6 +188,7 @@ impl Argument {
             Argument::Script(value) => std::ptr::from_ref(value).cast(),
             Argument::Sizes(value) => std::ptr::from_ref(value).cast(),
             Argument::Cells(value) => std::ptr::from_ref(value).cast(),
+            Argument::Lists(value) => std::ptr::from_ref(value).cast(),
             Argument::Word(value) => std::ptr::from_ref(value).cast(),
         };
         pointer.cast_mut()

@@ -41,6 +41,36 @@ impl Moves {
     }
 }
 
+/// Moves that kernels list, all together or one list per request: list i begins at i x capacity, and the device knows where
+/// it ends.
+pub(crate) struct Lists {
+    pub(crate) moves: DeviceBuffer<Move>,
+    /// Where each list begins.
+    pub(crate) firsts: DeviceBuffer<u32>,
+    /// Where each ends.
+    pub(crate) ends: DeviceBuffer<u32>,
+    pub(crate) capacity: u32,
+}
+
+impl Lists {
+    /// Empty lists of `capacity` moves each.
+    pub(crate) fn new(device: &Device, lists: u32, capacity: u32) -> Result<Lists, HwError> {
+        let firsts: Vec<u32> = (0..lists).map(|list| list * capacity).collect();
+        Ok(Lists {
+            moves: DeviceBuffer::filled(device, (lists * capacity).max(1) as usize, 0)?,
+            ends: DeviceBuffer::from_host(device, &firsts)?,
+            firsts: DeviceBuffer::from_host(device, &firsts)?,
+            capacity,
+        })
+    }
+
+    /// Empties them.
+    pub(crate) fn clear(&mut self) -> Result<(), HwError> {
+        let firsts = self.firsts.read()?;
+        self.ends.write(&firsts)
+    }
+}
+
 /// The two pools between which blocks move.
 #[derive(Clone, Copy, Debug)]
 pub struct Pools {
@@ -98,7 +128,7 @@ pub struct Fills<'a> {
 pub struct Swap {
     swap_in: Kernel,
     write_back: Kernel,
-    per_request: Kernel,
+    each_request: Kernel,
     order: Kernel,
     /// Shared memory that leaves none to another block.
     whole: u32,
@@ -116,7 +146,7 @@ impl Swap {
             swap_in: module.kernel("swap_in", device.info().shared_per_block)?,
             write_back: module.kernel("write_back", device.info().shared_per_block)?,
             whole: device.info().shared_per_block,
-            per_request: module.kernel("swap_in_per_request", 0)?,
+            each_request: module.kernel("swap_in_per_request", 0)?,
             order: module.kernel("order_moves", device.info().shared_per_block - 4096)?,
             _module: module,
         })
@@ -127,12 +157,12 @@ impl Swap {
         stream: &Stream,
         kernel: Kernel,
         pools: Pools,
-        moves: &Moves,
+        [moves, count]: [u64; 2],
         width: Width,
     ) -> Result<(), HwError> {
         assert_eq!(pools.block_bytes % 16, 0, "blocks are moved in words of 16 bytes");
         let words = u64::from(pools.block_bytes / 16);
-        let arguments = [pools.home, pools.frames, moves.list.address(), moves.count.address(), words];
+        let arguments = [pools.home, pools.frames, moves, count, words];
         let shape = Shape {
             shared: if width.alone { self.whole } else { 0 },
             ..Shape::flat(width.grid, width.block)
@@ -146,7 +176,22 @@ impl Swap {
     /// # Errors
     /// If the launch is refused.
     pub fn swap_in(&self, stream: &Stream, pools: Pools, moves: &Moves, width: Width) -> Result<(), HwError> {
-        self.flat(stream, self.swap_in, pools, moves, width)
+        self.flat(stream, self.swap_in, pools, [moves.list.address(), moves.count.address()], width)
+    }
+
+    /// The same of lists of which there is one.
+    ///
+    /// # Errors
+    /// If the launch is refused.
+    pub(crate) fn swap_in_list(
+        &self,
+        stream: &Stream,
+        pools: Pools,
+        lists: &Lists,
+        width: Width,
+    ) -> Result<(), HwError> {
+        assert_eq!(lists.ends.len(), 1, "one list is moved by one grid");
+        self.flat(stream, self.swap_in, pools, [lists.moves.address(), lists.ends.address()], width)
     }
 
     /// Writes frames to their home.
@@ -160,7 +205,7 @@ impl Swap {
         moves: &Moves,
         width: Width,
     ) -> Result<(), HwError> {
-        self.flat(stream, self.write_back, pools, moves, width)
+        self.flat(stream, self.write_back, pools, [moves.list.address(), moves.count.address()], width)
     }
 
     /// Brings blocks with one thread block per request; `first` holds where each request's moves begin, and the end.
@@ -174,10 +219,36 @@ impl Swap {
         moves: &Moves,
         first: &DeviceBuffer<u32>,
     ) -> Result<(), HwError> {
+        self.per_request(
+            stream,
+            pools,
+            moves.list.address(),
+            [first.address(), first.address_of(1)],
+            first.len() - 1,
+        )
+    }
+
+    /// The same where each request has a list of its own, which the device knows the end of.
+    ///
+    /// # Errors
+    /// If the launch is refused.
+    pub(crate) fn swap_in_lists(&self, stream: &Stream, pools: Pools, lists: &Lists) -> Result<(), HwError> {
+        let bounds = [lists.firsts.address(), lists.ends.address()];
+        self.per_request(stream, pools, lists.moves.address(), bounds, lists.ends.len())
+    }
+
+    fn per_request(
+        &self,
+        stream: &Stream,
+        pools: Pools,
+        moves: u64,
+        [firsts, ends]: [u64; 2],
+        requests: usize,
+    ) -> Result<(), HwError> {
         let words = u64::from(pools.block_bytes / 16);
-        let arguments = [pools.home, pools.frames, moves.list.address(), first.address(), words];
+        let arguments = [pools.home, pools.frames, moves, firsts, ends, words];
         // SAFETY: as declared in swap.cu.
-        unsafe { stream.launch(self.per_request, Shape::flat(count32(first.len()) - 1, 1024), &arguments) }
+        unsafe { stream.launch(self.each_request, Shape::flat(count32(requests), 1024), &arguments) }
     }
 
     /// Appends the fills that come from home to `moves`, in address order within each stream. The count of `moves`

@@ -3,7 +3,7 @@
 use kvtier_policies::{Fill, StreamPlan};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// The record of one stream's step: step, newest, slots, then loads, prefetches and growth.
+/// The record of one stream's step: step, newest, slots, then loads, prefetches, growth, and prefetches ahead if any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     words: Vec<u32>,
@@ -15,25 +15,33 @@ impl Record {
         self.begin(step, plan.newest, plan.slots.len());
         self.words.extend(plan.slots.iter().map(|slot| slot.0));
         for fills in [&plan.loads[..], &plan.prefetches[..], plan.growth.as_slice()] {
-            self.words.push(crate::ops::count32(fills.len()));
-            let words = |fill: &Fill| [fill.block.0, fill.slot.0, fill.victim.0, fill.source as u32];
-            self.words.extend(fills.iter().flat_map(words));
+            self.fills(fills);
+        }
+        if !plan.ahead.is_empty() {
+            self.fills(&plan.ahead);
         }
     }
 
-    /// The record of what a device decided.
+    fn fills(&mut self, fills: &[Fill]) {
+        self.words.push(crate::ops::count32(fills.len()));
+        let words = |fill: &Fill| [fill.block.0, fill.slot.0, fill.victim.0, fill.source as u32];
+        self.words.extend(fills.iter().flat_map(words));
+    }
+
+    /// The record of what a device decided: `parts` counts its loads, prefetches and growth, and, where there are any, its
+    /// prefetches ahead of the look-up.
     pub(crate) fn of_device(
         &mut self,
         step: u32,
         newest: bool,
         slots: &[u32],
         fills: &[[u32; 4]],
-        counts: [u32; 4],
+        parts: &[u32],
     ) {
         self.begin(step, newest, slots.len());
         self.words.extend_from_slice(slots);
         let mut rest = fills;
-        for &n in &counts[..3] {
+        for &n in parts {
             // Counts come from the device: a wrong one must show as a difference, not as a panic.
             let (these, others) = rest.split_at((n as usize).min(rest.len()));
             self.words.push(n);

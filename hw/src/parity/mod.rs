@@ -2,6 +2,7 @@
 
 mod accesses;
 pub(crate) mod log;
+pub(crate) mod pool;
 pub mod recorded;
 mod warm;
 
@@ -155,8 +156,7 @@ pub fn run(
     let mut twins = Twins::new(device, policy, scenario)?;
     let seats: Vec<u32> = (0..scenario.seats).collect();
     for step in 0..scenario.steps {
-        let moved = twins.accesses.change_seats(step);
-        twins.seat(lookup, &moved, step)?;
+        twins.seat(lookup, step)?;
         let now = twins.accesses.step();
         submit(&mut twins.selected, now)?;
         let plan = twins.plane.step(&seats, now);
@@ -235,10 +235,10 @@ impl Twins<'_> {
     }
 
     /// Ends the requests whose seats were refilled before this step and starts the new ones.
-    fn seat(&mut self, lookup: &Lookup, moved: &[(u32, u32)], step: u32) -> Result<(), HwError> {
+    fn seat(&mut self, lookup: &Lookup, step: u32) -> Result<(), HwError> {
         let scenario = self.scenario;
         let mut starts = Vec::new();
-        for &(seat, full) in moved {
+        for (seat, full) in self.accesses.change_seats(step) {
             if step > 0 {
                 self.plane.release(seat);
                 self.log.leave(seat);
@@ -298,7 +298,7 @@ fn compare(
             let host = &plan.layers[stream / heads].streams[seat * heads + stream % heads];
             let slots = &decided.slots[at * shape.k as usize..][..now.counts[at] as usize];
             let fills = &decided.fills[at * shape.fills_per_stream() as usize..];
-            theirs.of_device(step, now.newest[at], slots, fills, decided.counts[at]);
+            theirs.of_device(step, now.newest[at], slots, fills, &decided.counts[at][..3]);
             log.append(seat, stream, &theirs);
             ours.of_plan(step, host);
             result.mismatches += u64::from(ours != theirs);

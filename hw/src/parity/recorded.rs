@@ -4,10 +4,11 @@
 use crate::ops::lookup::Policy;
 use crate::replay::{Home, Integrity, Kernels, Managed, ReplayError, audit};
 use kvtier_policies::eviction::EVICTION;
-use kvtier_sim::Single;
 use kvtier_sim::grid::ConfigFile;
 use kvtier_sim::overlap::Variant;
+use kvtier_sim::presets;
 use kvtier_sim::timer::Timer;
+use kvtier_sim::{SimError, Single};
 use kvtier_units::Bytes;
 use serde::Serialize;
 
@@ -18,6 +19,8 @@ struct Recorded {
     batch: &'static str,
     /// Blocks per selection; ranks beyond it are near misses.
     k: u32,
+    /// Streams of all requests that run at once.
+    streams: u64,
 }
 
 const TRACES: [Recorded; 3] = [
@@ -26,18 +29,21 @@ const TRACES: [Recorded; 3] = [
         model: "smollm2-135m",
         batch: "requests = [\"s-d01\", \"s-d04\"]\nconcurrency = 4\nstagger = 170\nsteps = 128",
         k: 32,
+        streams: 4 * 30 * 3,
     },
     Recorded {
         file: "gemma3-pages.parquet",
         model: "smollm2-135m",
         batch: "concurrency = 2\nstagger = 170\nsteps = 128",
         k: 64,
+        streams: 2 * 30 * 3,
     },
     Recorded {
         file: "smollm2-tokens.parquet",
         model: "deepseek-v3.2-bf16",
         batch: "concurrency = 3\nstagger = 50\nsteps = 100",
         k: 192,
+        streams: 3 * 61,
     },
 ];
 
@@ -58,6 +64,12 @@ pub struct RecordedAgreement {
     pub k: u32,
     /// Prefetcher.
     pub prefetch: String,
+    /// Overlap mode.
+    pub overlap: String,
+    /// What brought the blocks.
+    pub transfer: String,
+    /// Frames of warm pages.
+    pub warm_frames: usize,
     /// Blocks selected in all.
     pub accesses: u64,
     /// Demand misses.
@@ -66,6 +78,8 @@ pub struct RecordedAgreement {
     pub evictions: u64,
     /// Blocks prefetched.
     pub prefetches: u64,
+    /// Blocks found among the warm pages.
+    pub warm_hits: u64,
     /// Blocks that grew.
     pub grown: u64,
     /// Requests that ended before the run did.
@@ -95,13 +109,56 @@ impl RecordedAgreement {
 }
 
 /// A replay to be.
+#[derive(Clone, Copy)]
 struct Case {
     trace: &'static Recorded,
     policy: &'static str,
     slots: &'static str,
     prefetch: &'static str,
     managed: Managed,
+    way: Way,
 }
+
+/// How the steps of a replay run, beside the plainest: serial, gathered, one graph a step, no warm pages.
+#[derive(Clone, Copy, Debug, Default)]
+struct Way {
+    overlap: &'static str,
+    transfer: &'static str,
+    launch: &'static str,
+    sorted: bool,
+    /// Warm pages, in percent of the slots of all streams.
+    warm: u64,
+}
+
+/// The plainest.
+const PLAIN: Way = Way { overlap: "serial", transfer: "gather", launch: "graph", sorted: false, warm: 0 };
+
+/// Ways of every trace besides: policy, prefetcher, who decides, and how the steps run.
+const WAYS: [(&str, &str, Managed, Way); 8] = [
+    ("lru", "next-ranked", Managed::Device, Way { overlap: "layer-ahead", ..PLAIN }),
+    (
+        "lru-step",
+        "none",
+        Managed::Device,
+        Way { transfer: "gather-per-request", overlap: "hit-first", ..PLAIN },
+    ),
+    ("lru", "next-layer", Managed::Host, Way { overlap: "hit-first", ..PLAIN }),
+    ("lru-step", "last-steps", Managed::Host, Way { overlap: "layer-ahead", sorted: true, ..PLAIN }),
+    ("lru", "none", Managed::Host, Way { warm: 50, ..PLAIN }),
+    (
+        "lru-step",
+        "next-ranked",
+        Managed::Host,
+        Way { warm: 100, overlap: "layer-ahead", sorted: true, ..PLAIN },
+    ),
+    ("arc", "next-ranked", Managed::Host, Way { warm: 10, overlap: "hit-first", ..PLAIN }),
+    (
+        "lru",
+        "next-ranked",
+        Managed::Host,
+        Way { warm: 20, overlap: "layer-ahead", transfer: "copy-batch", launch: "stream", ..PLAIN },
+    ),
+];
 
 /// The traces that are replayed.
 pub fn traces() -> impl Iterator<Item = &'static str> {
@@ -109,7 +166,7 @@ pub fn traces() -> impl Iterator<Item = &'static str> {
 }
 
 /// Every policy of the device with three buffer sizes, with and without prefetch; every other one once on each trace,
-/// where the device is told what to do.
+/// where the device is told what to do; then the other ways in which steps run.
 fn cases(file: &str) -> Vec<Case> {
     let mut all = Vec::new();
     for trace in TRACES.iter().filter(|trace| trace.file == file) {
@@ -121,11 +178,20 @@ fn cases(file: &str) -> Vec<Case> {
             for slots in sizes {
                 for prefetch in ["none", "next-ranked"] {
                     if device || prefetch == "none" {
-                        all.push(Case { trace, policy: entry.name, slots, prefetch, managed });
+                        all.push(Case { trace, policy: entry.name, slots, prefetch, managed, way: PLAIN });
                     }
                 }
             }
         }
+        let ways = WAYS.iter().map(|&(policy, prefetch, managed, way)| Case {
+            trace,
+            policy,
+            slots: "1.5k",
+            prefetch,
+            managed,
+            way,
+        });
+        all.extend(ways);
     }
     all
 }
@@ -149,23 +215,37 @@ pub fn run(
     Ok(all)
 }
 
+/// The configuration of a case.
+fn configuration(folder: &str, case: &Case) -> Result<String, ReplayError> {
+    let Case { trace, policy, slots, prefetch, way, .. } = case;
+    let attention = presets::model(trace.model).map_err(SimError::from)?.attention;
+    // One and a half selections of slots per stream.
+    let slots_of_all = u64::from(trace.k) * trace.streams * 3 / 2;
+    let warm = slots_of_all * way.warm / 100 * attention.block_bytes.0;
+    Ok(format!(
+        "trace = \"{folder}/{}\"\nmodel = \"{}\"\nmachine = \"h100-pcie5\"\n[selection]\nk = {}\n[batch]\n{}\n\
+         [hot]\npolicy = \"{policy}\"\nslots = \"{slots}\"\n[prefetch]\npolicy = \"{prefetch}\"\nbudget = {}\n\
+         [warm]\nsize = \"{warm} B\"\n[time]\noverlap = \"{}\"\ntransfer = \"{}\"\nlaunch = \"{}\"\nsorted = {}\n",
+        trace.file,
+        trace.model,
+        trace.k,
+        trace.batch,
+        trace.k / 8,
+        way.overlap,
+        way.transfer,
+        way.launch,
+        way.sorted
+    ))
+}
+
 fn replay(
     kernels: &Kernels,
     folder: &str,
     case: &Case,
     home: &mut Home,
 ) -> Result<RecordedAgreement, ReplayError> {
-    let Case { trace, policy, slots, prefetch, managed } = case;
-    let text = format!(
-        "trace = \"{folder}/{}\"\nmodel = \"{}\"\nmachine = \"h100-pcie5\"\n[selection]\nk = {}\n[batch]\n{}\n\
-         [hot]\npolicy = \"{policy}\"\nslots = \"{slots}\"\n[prefetch]\npolicy = \"{prefetch}\"\nbudget = {}\n",
-        trace.file,
-        trace.model,
-        trace.k,
-        trace.batch,
-        trace.k / 8
-    );
-    let single = Single::prepare(&ConfigFile::parse(&text)?, Bytes(8 << 30))?;
+    let single = Single::prepare(&ConfigFile::parse(&configuration(folder, case)?)?, Bytes(8 << 30))?;
+    let Case { trace, policy, prefetch, managed, way, .. } = case;
     let audited = audit(kernels, &single, *managed, home)?;
     let mut timer = Timer::new(&single.blueprint, Variant::Offload, &single.run, &single.recording)?;
     let simulated = single.replay(&mut timer, &|| false)?;
@@ -178,10 +258,14 @@ fn replay(
         slots: single.run.slots,
         k: trace.k,
         prefetch: (*prefetch).into(),
+        overlap: way.overlap.into(),
+        transfer: way.transfer.into(),
+        warm_frames: single.run.plane.warm_frames,
         accesses: counts.accesses,
         misses: counts.misses,
         evictions: counts.evictions,
         prefetches: counts.prefetches,
+        warm_hits: counts.warm_hits,
         grown: counts.written_back,
         ended: audited.decisions.requests[1],
         compared: audited.compared,
@@ -191,4 +275,22 @@ fn replay(
         device_hash: format!("{:016x}", audited.device_hash),
         integrity: audited.integrity,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_is_a_configuration_that_a_device_takes() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../traces/samples");
+        // The other traces are much alike and slow to decode.
+        for case in cases("gemma3-pages.parquet").iter().rev().take(WAYS.len()) {
+            let file = ConfigFile::parse(&configuration(folder, case).unwrap()).unwrap();
+            let single = Single::prepare(&file, Bytes(1 << 30)).unwrap();
+            crate::replay::accepts(&single, case.managed).unwrap();
+            assert_eq!(single.run.plane.warm_frames > 0, case.way.warm > 0);
+        }
+        assert!(traces().all(|trace| cases(trace).len() > WAYS.len()));
+    }
 }

@@ -1,31 +1,24 @@
 //! What a replay needs of a device, worked out and checked before anything is allocated: streams, block layout, the
 //! attention kernel that fits the model, and bytes.
 
+use super::ways::{Ways, refuse};
 use super::{Managed, ReplayError};
 use crate::HwError;
 use crate::ops::attend::{Gqa, HEAD_DIM, LATENT_DIM, Mla};
 use crate::ops::count32;
 use crate::ops::lookup::{Buffers, Policy};
 use crate::ops::replay::{Cells, Sizes};
-use kvtier_policies::allocation::Allocation;
+use kvtier_sim::Single;
 use kvtier_sim::kernels::KernelCosts;
 use kvtier_sim::model::{Attention, Model};
-use kvtier_sim::setup::Blueprint;
-use kvtier_sim::{SimError, Single};
-use kvtier_traces::Newest;
+use kvtier_sim::overlap::Overlap;
+use kvtier_sim::transfer::Mechanism;
 
 /// Script and log of one chunk of steps, at most; and the steps of one.
 const CHUNK_BYTES: u64 = 512 << 20;
 const CHUNK_STEPS: u64 = 64;
 /// Weights and index keys that are streamed, at most: beyond the L2 they are read from memory whatever they are.
 const POOL_BYTES: u64 = 3 << 30;
-
-/// How the operations of a layer are ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    Serial,
-    HitFirst,
-}
 
 /// The kernel that attends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +47,10 @@ pub(super) struct Geometry {
     pub(super) sizes: Sizes,
     pub(super) cells: Cells,
     pub(super) shape: Shape,
-    pub(super) order: Order,
-    pub(super) sorted: bool,
-    /// The device's own policy, where it decides.
-    pub(super) policy: Option<Policy>,
+    pub(super) ways: Ways,
     pub(super) budget: u32,
+    /// Frames of warm pages.
+    pub(super) warm: u32,
     /// Whether look-up reads near misses.
     pub(super) reads_near: bool,
     /// Entries between two streams' readings.
@@ -71,10 +63,6 @@ pub(super) struct Geometry {
     pub(super) chunk: u32,
 }
 
-fn refuse(field: &str, message: impl Into<String>) -> ReplayError {
-    ReplayError::Setup(SimError::field(field, message))
-}
-
 impl Geometry {
     /// The geometry of a point, decided by whom `managed` says; `bare` leaves out the weights.
     ///
@@ -82,13 +70,12 @@ impl Geometry {
     /// If the point asks for something that has no counterpart on a device.
     pub(super) fn new(single: &Single, managed: Managed, bare: bool) -> Result<Geometry, ReplayError> {
         let (blueprint, run) = (&single.blueprint, &single.run);
-        let order = check(single)?;
+        let ways = Ways::new(single, managed)?;
         let attention = &blueprint.model.attention;
         let prefetches = blueprint.prefetch.prefetches;
         let budget = if prefetches { run.plane.prefetch_budget } else { 0 };
-        let policy = choose(blueprint, managed)?;
         let recording = &single.recording;
-        let reads_near = policy.is_some() && (prefetches || blueprint.eviction.reads_near);
+        let reads_near = ways.policy.is_some() && (prefetches || blueprint.eviction.reads_near);
         let seats = run.schedule.seats();
         let last = |&request: &u32| {
             recording.blocks_at(request as usize, recording.steps(request as usize).saturating_sub(1))
@@ -116,10 +103,9 @@ impl Geometry {
             sizes,
             cells: cells(attention)?,
             shape: shape(attention),
-            order,
-            sorted: blueprint.config.time.sorted,
-            policy,
+            ways,
             budget,
+            warm: count32(run.plane.warm_frames),
             reads_near,
             // Attention looks up to 64 entries ahead.
             stride: (run.plane.k + 1).next_multiple_of(64) + 64,
@@ -151,7 +137,10 @@ impl Geometry {
     /// Words of 32 bits that one step of the script takes.
     pub(super) fn step_words(&self) -> u64 {
         let z = &self.sizes;
-        let plan = if self.policy.is_some() { 0 } else { z.k + 4 + 4 * z.fills };
+        let plan = match self.ways.policy {
+            Some(_) => 0,
+            None => z.k + 4 + 4 * z.fills + if self.warm > 0 { z.fills } else { 0 },
+        };
         let scores = if self.reads_scores() { z.k } else { 0 };
         let lists = u64::from(self.all()) * u64::from(8 + z.k + z.near + plan + scores);
         (lists + self.model.len() as u64).next_multiple_of(4) + 16
@@ -159,7 +148,7 @@ impl Geometry {
 
     /// Whether look-up reads scores.
     pub(super) fn reads_scores(&self) -> bool {
-        self.policy.is_some_and(Policy::reads_scores)
+        self.ways.policy.is_some_and(Policy::reads_scores)
     }
 
     /// Words that one step of the log takes.
@@ -198,9 +187,31 @@ impl Geometry {
         usize::try_from(self.home_bytes()).unwrap_or(usize::MAX)
     }
 
-    /// Bytes of frames: slots and a reserved one per stream.
+    /// Frames of slots, and of a reserved one per stream.
+    pub(super) fn hot_frames(&self) -> u32 {
+        self.all() * (self.sizes.slots + 1)
+    }
+
+    /// The last frame, which nobody reads: where moves go that have lost their purpose.
+    pub(super) fn scrap(&self) -> u32 {
+        self.hot_frames() + self.warm
+    }
+
+    /// Bytes of frames: slots and reserved ones, warm pages, the last.
     pub(super) fn frame_bytes(&self) -> u64 {
-        u64::from(self.all()) * u64::from(self.sizes.slots + 1) * self.block_bytes()
+        u64::from(self.scrap() + 1) * self.block_bytes()
+    }
+
+    /// Lists of moves of a layer: one, or one per request.
+    pub(super) fn lists(&self) -> u32 {
+        if self.ways.mechanism == Mechanism::GatherPerRequest { self.seats } else { 1 }
+    }
+
+    /// Whether prefetches may be under way beside attention: whatever runs then leaves multiprocessors to them.
+    pub(super) fn flies(&self) -> bool {
+        let ahead = self.ways.sources.iter().any(Option::is_some);
+        self.budget > 0
+            && (self.ways.overlap == Overlap::LayerAhead || ahead && self.ways.overlap != Overlap::Serial)
     }
 
     /// Bytes of device memory, to within a few MiB.
@@ -235,79 +246,6 @@ impl Geometry {
         let blocks = u64::from(self.sizes.streams) * u64::from(self.sizes.blocks);
         let keys = blocks * model.attention.index_bytes_per_block.0.div_ceil(16);
         (sum.min(POOL_BYTES / 16)).max(widest).max(keys).max(1 << 20)
-    }
-}
-
-/// What has no counterpart on a device is refused, with the field to change.
-fn check(single: &Single) -> Result<Order, ReplayError> {
-    let (blueprint, run) = (&single.blueprint, &single.run);
-    let time = &blueprint.config.time;
-    let order = match time.overlap.as_str() {
-        "serial" => Order::Serial,
-        "hit-first" => Order::HitFirst,
-        other => {
-            let message =
-                format!("`{other}` does not run on a device yet; choose \"serial\" or \"hit-first\"");
-            return Err(refuse("time.overlap", message));
-        }
-    };
-    if time.transfer != "gather" {
-        let message = format!("`{}` does not run on a device yet; choose \"gather\"", time.transfer);
-        return Err(refuse("time.transfer", message));
-    }
-    if time.launch != "graph" {
-        return Err(refuse("time.launch", "a device replays one graph per step; choose \"graph\""));
-    }
-    if run.plane.warm_frames > 0 {
-        return Err(refuse("warm.size", "warm pages do not run on a device yet; set it to \"0 B\""));
-    }
-    if blueprint.prefetch.ahead {
-        let message = format!("`{}` runs ahead, which a device does not yet", blueprint.prefetch.name);
-        return Err(refuse("prefetch.policy", message));
-    }
-    if run.plane.tiers.cxl > 0 || run.plane.tiers.nvme > 0 {
-        return Err(refuse(
-            "tiers",
-            "a device brings blocks from host memory alone; configure no tier below it",
-        ));
-    }
-    if blueprint.allocation.entry.name != Allocation::default().entry.name {
-        let message =
-            format!("`{}` does not run on a device yet; leave it out", blueprint.allocation.entry.name);
-        return Err(refuse("hot.allocation", message));
-    }
-    if blueprint.view.newest == Newest::Ordinary {
-        return Err(refuse("selection.newest", "a device keeps the newest block apart; choose \"reserved\""));
-    }
-    let seats: Vec<u32> = (0..run.schedule.seats()).collect();
-    let whole =
-        |step: &kvtier_policies::StepSchedule| step.run.iter().map(|run| run.seat).eq(seats.iter().copied());
-    if !run.schedule.steps.iter().all(whole) || run.plane.slots.iter().any(|&slots| slots != run.slots) {
-        return Err(refuse("batch", "a device replays full batches with one buffer size for all layers"));
-    }
-    Ok(order)
-}
-
-/// The policy that decides on the device, if it does.
-fn choose(blueprint: &Blueprint, managed: Managed) -> Result<Option<Policy>, ReplayError> {
-    let known = Policy::ALL.into_iter().find(|policy| policy.name() == blueprint.eviction.name);
-    let prefetch = matches!(blueprint.prefetch.name, "none" | "next-ranked");
-    let own = known.filter(|_| prefetch && blueprint.config.hot.params.is_empty());
-    match managed {
-        Managed::Host => Ok(None),
-        Managed::Either => Ok(own),
-        Managed::Device if own.is_some() => Ok(own),
-        Managed::Device => {
-            let names: Vec<&str> = Policy::ALL.iter().map(|policy| policy.name()).collect();
-            let message = format!(
-                "`{}` with prefetch `{}` is not decided on the device; policies that are, with their default \
-                 parameters and prefetch none or next-ranked: {}",
-                blueprint.eviction.name,
-                blueprint.prefetch.name,
-                names.join(", ")
-            );
-            Err(refuse("hot.policy", message))
-        }
     }
 }
 
@@ -362,31 +300,6 @@ mod tests {
         assert_eq!((llama.cells.words, llama.cells.halves, llama.cells.row), (512, 2, 16));
         assert_eq!((llama.layers, llama.heads, llama.sizes.streams), (32, 8, 16));
         assert_eq!(llama.head_words * 16, 1_050_673_152);
-    }
-
-    #[test]
-    fn the_device_decides_what_it_knows_and_nothing_else() {
-        let policy = |rest, managed| geometry("llama-3.1-8b", rest, managed).map(|found| found.policy);
-        assert_eq!(policy("", Managed::Either), Ok(Some(Policy::Lru)));
-        assert_eq!(policy("", Managed::Host), Ok(None));
-        assert_eq!(policy("[hot]\npolicy = \"sieve\"\n", Managed::Either), Ok(None));
-        let error = policy("[hot]\npolicy = \"sieve\"\n", Managed::Device).unwrap_err();
-        assert!(error.starts_with("hot.policy: `sieve`") && error.contains("lru-step"), "{error}");
-    }
-
-    #[test]
-    fn what_has_no_counterpart_is_refused_by_its_field() {
-        for (rest, field) in [
-            ("[time]\noverlap = \"layer-ahead\"\n", "time.overlap: `layer-ahead`"),
-            ("[time]\ntransfer = \"copy-batch\"\n", "time.transfer: `copy-batch`"),
-            ("[time]\nlaunch = \"stream\"\n", "time.launch"),
-            ("[warm]\nsize = \"1 MiB\"\n", "warm.size"),
-            ("[prefetch]\npolicy = \"next-layer\"\n", "prefetch.policy: `next-layer`"),
-            ("[selection]\nnewest = \"ordinary\"\n", "selection.newest"),
-        ] {
-            let error = geometry("llama-3.1-8b", rest, Managed::Either).unwrap_err();
-            assert!(error.starts_with(field), "{error}");
-        }
     }
 
     #[test]

@@ -1,49 +1,92 @@
-//! One engine step as one graph: which kernels, in which stream, and the times that are noted between them.
+//! One engine step: which kernels, in which stream, and the times that are noted between them. It is recorded as one graph,
+//! or submitted kernel by kernel; either way it is this one body. What brings blocks is in `bring.rs`.
 
+use super::bring::{LOADS, PREFETCHES};
+use super::ledger::Copies;
+use super::marks::Marked;
 use super::rig::{COPY_SMS, Rig};
 use crate::ops::replay::{Argument, Call, Part};
-use crate::ops::swap::Width;
-use crate::{Event, Graph, HwError, Shape, Stream};
+use crate::ops::swap::{Move, Width};
+use crate::{Device, Event, Graph, HwError, Shape};
 use kvtier_sim::attribution::{OpKind, Queue};
+use kvtier_sim::overlap::Overlap;
 
-/// An operation of the step and the times that bound it, as places in the step's row of times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Marked {
-    pub(super) kind: OpKind,
-    pub(super) queue: Queue,
-    /// Layer of the model.
-    pub(super) layer: Option<u32>,
-    pub(super) begin: u32,
-    pub(super) end: u32,
-}
-
-/// A captured step: its first time is at place 0, its last at `last`.
+/// A step that can be submitted: its first time is at place 0, its last at `last`.
 pub(super) struct StepGraph {
-    pub(super) graph: Graph,
+    /// None where the host submits kernel by kernel.
+    graph: Option<Graph>,
+    traced: bool,
+    events: Events,
     pub(super) marks: Vec<Marked>,
     pub(super) last: u32,
 }
 
+/// How the streams of a step wait for each other.
+pub(super) struct Events {
+    pub(super) fork: Event,
+    /// A layer's misses are there.
+    pub(super) demand: Event,
+    /// Write-backs were made.
+    pub(super) written: Event,
+    /// Per layer that selects: what was sent ahead for it is there.
+    pub(super) arrived: Vec<Event>,
+}
+
+impl Events {
+    fn new(device: &Device, layers: u32) -> Result<Events, HwError> {
+        let event = || Event::new(device);
+        let arrived = (0..layers).map(|_| event()).collect::<Result<_, HwError>>()?;
+        Ok(Events { fork: event()?, demand: event()?, written: event()?, arrived })
+    }
+}
+
 /// Captures a step; `traced` notes the time between operations, where otherwise only the step's ends are.
 pub(super) fn capture(rig: &Rig<'_>, traced: bool) -> Result<StepGraph, HwError> {
-    let event = || Event::new(&rig.device);
-    let events = [event()?, event()?, event()?, event()?];
-    let mut recorder = Recorder { rig, traced, marks: Vec::new(), next: 0, since: 0, events };
+    let events = Events::new(&rig.device, rig.geometry.layers)?;
+    let mut recorder = Recorder::new(rig, traced, &events, &[]);
     let graph = rig.stream.capture(|| recorder.step())?;
-    Ok(StepGraph { graph, marks: recorder.marks, last: recorder.since })
+    let (marks, last) = (recorder.marks, recorder.since);
+    let graph = Some(graph).filter(|_| !rig.geometry.ways.eager);
+    Ok(StepGraph { graph, traced, events, marks, last })
 }
 
-struct Recorder<'a> {
-    rig: &'a Rig<'a>,
-    traced: bool,
-    marks: Vec<Marked>,
-    next: u32,
+impl StepGraph {
+    /// Submits the step; `copies` is what copy engines bring in it. A step that is submitted kernel by kernel begins once
+    /// the one before it has ended, as decoding does.
+    pub(super) fn submit(&self, rig: &Rig<'_>, copies: &Copies) -> Result<(), HwError> {
+        match &self.graph {
+            Some(graph) => graph.launch(&rig.stream),
+            None => {
+                rig.stream.synchronize()?;
+                Recorder::new(rig, self.traced, &self.events, copies).step()
+            }
+        }
+    }
+}
+
+pub(super) struct Recorder<'a> {
+    pub(super) rig: &'a Rig<'a>,
+    pub(super) traced: bool,
+    pub(super) marks: Vec<Marked>,
+    /// Places taken.
+    pub(super) next: u32,
     /// Place of the last time noted on the compute stream.
-    since: u32,
-    events: [Event; 4],
+    pub(super) since: u32,
+    pub(super) events: &'a Events,
+    /// What copy engines bring, per layer; nothing while a step is captured.
+    pub(super) copies: &'a [[Vec<Move>; 2]],
+    /// Layers for which something was sent ahead in this step.
+    pub(super) sent: Vec<bool>,
+    /// Whether the copy-in stream has work of this step.
+    pub(super) copied_in: bool,
 }
 
-impl Recorder<'_> {
+impl<'a> Recorder<'a> {
+    fn new(rig: &'a Rig<'a>, traced: bool, events: &'a Events, copies: &'a [[Vec<Move>; 2]]) -> Recorder<'a> {
+        let sent = vec![false; rig.geometry.layers as usize];
+        Recorder { rig, traced, marks: Vec::new(), next: 0, since: 0, events, copies, sent, copied_in: false }
+    }
+
     fn step(&mut self) -> Result<(), HwError> {
         let rig = self.rig;
         self.time(&rig.stream)?;
@@ -57,93 +100,103 @@ impl Recorder<'_> {
                 }
                 None => {
                     self.stream_listed(at)?;
-                    self.mark(OpKind::Attend, Some(at))?;
+                    self.mark(OpKind::Attend, Some(at), None)?;
                 }
             }
             streamed = self.weights(layer.weights, streamed)?;
-            self.mark(OpKind::Dense, Some(at))?;
+            self.mark(OpKind::Dense, Some(at), layer.sparse)?;
         }
         self.weights(rig.geometry.head_words, streamed)?;
         self.always_mark(OpKind::Head)?;
-        // What no attention waited for may outlast the last kernel, but not the graph.
+        // What no attention waited for may outlast the last kernel, but not the step.
         if write_backs {
-            rig.stream.wait_for(&rig.copy_out, &self.events[0])?;
+            rig.stream.wait_for(&rig.copy_out, &self.events.fork)?;
         }
-        if rig.hit_first() {
-            rig.stream.wait_for(&rig.copy_in, &self.events[1])?;
+        if self.copied_in {
+            rig.stream.wait_for(&rig.copy_in, &self.events.fork)?;
         }
         rig.launch(&rig.stream, Call::Advance, Shape::flat(1, 1), &[Argument::Word(rig.step.address())])
     }
 
     fn sparse(&mut self, at: u32, sparse: u32) -> Result<(), HwError> {
-        let layer = sparse as usize;
+        let rig = self.rig;
+        if rig.geometry.ways.overlap == Overlap::LayerAhead && rig.geometry.budget > 0 {
+            self.send_decided(at, sparse)?;
+        }
         self.stream_listed(at)?;
         self.feed(sparse)?;
-        self.mark(OpKind::Select, Some(at))?;
+        self.mark(OpKind::Select, Some(at), Some(sparse))?;
         self.look_up(sparse)?;
-        self.mark(OpKind::Lookup, Some(at))?;
-        let prefetches = self.rig.geometry.budget > 0;
-        let rig = self.rig;
-        if rig.hit_first() {
-            self.hits_first(at, sparse)?;
-        } else {
-            self.list(sparse, 0)?;
-            let width = Width::shared(rig.device.info().sms);
-            rig.kernels.swap.swap_in(&rig.stream, rig.pools(), &rig.moves[layer][0], width)?;
-            self.mark(OpKind::Demand, Some(at))?;
-            self.append(sparse)?;
-            self.prepare(sparse, Part::All)?;
-            rig.attend(layer, Part::All, 0)?;
-            self.mark(OpKind::Attend, Some(at))?;
-            if prefetches {
-                self.list(sparse, 1)?;
-                rig.kernels.swap.swap_in(&rig.stream, rig.pools(), &rig.moves[layer][1], width)?;
-                self.mark(OpKind::Prefetch, Some(at))?;
-            }
+        self.mark(OpKind::Lookup, Some(at), Some(sparse))?;
+        match rig.geometry.ways.overlap {
+            Overlap::HitFirst => self.hits_first(at, sparse)?,
+            Overlap::Serial | Overlap::LayerAhead => self.in_turn(at, sparse)?,
         }
         self.grow(sparse)?;
-        rig.copy_out.wait_for(&rig.stream, &self.events[0])?;
+        rig.copy_out.wait_for(&rig.stream, &self.events.fork)?;
         let width = Width::shared(COPY_SMS);
         let begin = self.aside(&rig.copy_out)?;
-        rig.kernels.swap.write_back(&rig.copy_out, rig.pools(), &rig.moves[layer][2], width)?;
-        self.mark_aside(&rig.copy_out, OpKind::WriteBack, Queue::CopyOut, at, begin)
+        rig.kernels.swap.write_back(&rig.copy_out, rig.pools(), &rig.written[sparse as usize], width)?;
+        self.mark_aside(&rig.copy_out, (OpKind::WriteBack, Queue::CopyOut), at, sparse, begin)
+    }
+
+    /// Swap-in, then attention to all; prefetches of this layer after it, or in the next step during the layer before.
+    fn in_turn(&mut self, at: u32, sparse: u32) -> Result<(), HwError> {
+        let rig = self.rig;
+        let serial = rig.geometry.ways.overlap == Overlap::Serial;
+        if !serial {
+            self.send_early(at, sparse)?;
+            self.wait_arrival(at, sparse)?;
+        }
+        self.list(sparse, LOADS)?;
+        self.bring(&rig.stream, sparse, 0)?;
+        self.mark(OpKind::Demand, Some(at), Some(sparse))?;
+        self.append(sparse)?;
+        self.prepare(sparse, Part::All)?;
+        rig.attend(sparse as usize, Part::All, rig.spare_beside())?;
+        self.mark(OpKind::Attend, Some(at), Some(sparse))?;
+        if self.prefetches_after(sparse) {
+            self.list(sparse, PREFETCHES)?;
+            if serial {
+                self.bring(&rig.stream, sparse, 1)?;
+                self.mark(OpKind::Prefetch, Some(at), Some(sparse))?;
+            }
+        }
+        if serial { self.bring_early(at, sparse) } else { Ok(()) }
     }
 
     /// Attention to what is resident, while the misses fly on multiprocessors of their own; then to the misses.
     fn hits_first(&mut self, at: u32, sparse: u32) -> Result<(), HwError> {
         let (rig, layer) = (self.rig, sparse as usize);
-        self.list(sparse, 0)?;
-        rig.copy_in.wait_for(&rig.stream, &self.events[1])?;
-        let begin = self.aside(&rig.copy_in)?;
-        rig.kernels.swap.swap_in(&rig.copy_in, rig.pools(), &rig.moves[layer][0], Width::alone(COPY_SMS))?;
-        self.mark_aside(&rig.copy_in, OpKind::Demand, Queue::CopyIn, at, begin)?;
-        self.events[2].record(&rig.copy_in)?;
+        self.list(sparse, LOADS)?;
+        self.send(at, (OpKind::Demand, sparse), 0)?;
+        self.events.demand.record(&rig.copy_in)?;
+        self.send_early(at, sparse)?;
+        self.wait_arrival(at, sparse)?;
         self.append(sparse)?;
         self.prepare(sparse, Part::Hits)?;
         self.prepare(sparse, Part::Misses)?;
-        rig.attend(layer, Part::Hits, COPY_SMS)?;
-        self.mark(OpKind::Attend, Some(at))?;
-        rig.stream.wait_event(&self.events[2])?;
-        self.mark(OpKind::Demand, Some(at))?;
-        rig.attend(layer, Part::Misses, 0)?;
-        self.mark(OpKind::AttendMisses, Some(at))?;
+        rig.attend(layer, Part::Hits, rig.spare())?;
+        self.mark(OpKind::Attend, Some(at), Some(sparse))?;
+        rig.stream.wait_event(&self.events.demand)?;
+        self.mark(OpKind::Demand, Some(at), Some(sparse))?;
+        rig.attend(layer, Part::Misses, rig.spare_beside())?;
+        self.mark(OpKind::AttendMisses, Some(at), Some(sparse))?;
         if !rig.reads_only() {
             rig.merge(layer)?;
-            self.mark(OpKind::Merge, Some(at))?;
+            self.mark(OpKind::Merge, Some(at), Some(sparse))?;
         }
-        if rig.geometry.budget > 0 {
-            self.list(sparse, 1)?;
-            rig.copy_in.wait_for(&rig.stream, &self.events[3])?;
-            let begin = self.aside(&rig.copy_in)?;
-            rig.kernels.swap.swap_in(
-                &rig.copy_in,
-                rig.pools(),
-                &rig.moves[layer][1],
-                Width::alone(COPY_SMS),
-            )?;
-            self.mark_aside(&rig.copy_in, OpKind::Prefetch, Queue::CopyIn, at, begin)?;
+        if self.prefetches_after(sparse) {
+            self.list(sparse, PREFETCHES)?;
+            self.send(at, (OpKind::Prefetch, sparse), 1)?;
         }
         Ok(())
+    }
+
+    /// Whether the layer prefetches after its step: one with a source layer does so before, and there is but one phase.
+    fn prefetches_after(&self, sparse: u32) -> bool {
+        let geometry = &self.rig.geometry;
+        geometry.budget > 0 && geometry.ways.sources[sparse as usize].is_none()
     }
 
     fn stream_listed(&self, at: u32) -> Result<(), HwError> {
@@ -164,7 +217,6 @@ impl Recorder<'_> {
 
     fn feed(&self, sparse: u32) -> Result<(), HwError> {
         let (rig, s) = (self.rig, &self.rig.selected);
-        let counts = rig.moves[sparse as usize].each_ref().map(|moves| moves.count.address());
         let mut arguments = vec![Argument::Script(rig.script()), Argument::Sizes(rig.geometry.sizes)];
         let words = [
             sparse.into(),
@@ -176,46 +228,39 @@ impl Recorder<'_> {
             rig.metas.address(),
         ];
         let scores = s.scores.as_ref().map_or(0, crate::DeviceBuffer::address);
-        arguments.extend(words.into_iter().chain(counts).chain([scores]).map(Argument::Word));
+        arguments.extend(words.map(Argument::Word));
+        arguments.push((&rig.moves[sparse as usize][0]).into());
+        let written = rig.written[sparse as usize].count.address();
+        arguments.extend([written, scores].map(Argument::Word));
         self.per_stream(Call::Feed, &arguments)
     }
 
     fn look_up(&self, sparse: u32) -> Result<(), HwError> {
         let (rig, d) = (self.rig, &self.rig.decided);
         let per_layer = rig.geometry.sizes.streams as usize;
-        if rig.geometry.policy.is_some() {
+        if rig.geometry.ways.policy.is_some() {
             let first = sparse as usize * per_layer;
             let streams = first..first + per_layer;
             return rig.kernels.lookup.step_of(&rig.stream, &rig.state, &rig.selected, d, streams);
         }
-        let mut arguments = vec![Argument::Script(rig.script()), Argument::Sizes(rig.geometry.sizes)];
-        let words =
-            [sparse.into(), d.slots.address(), d.fills.address(), d.counts.address(), rig.state.block_of()];
-        arguments.extend(words.map(Argument::Word));
-        self.per_stream(Call::TakePlan, &arguments)
+        self.take_plan(sparse, false)
     }
 
-    /// Lists the layer's loads (part 0) or prefetches (part 1) as moves.
-    fn list(&self, sparse: u32, part: usize) -> Result<(), HwError> {
+    /// Takes the host's decisions of a layer, or those `early` ones that precede its look-up.
+    pub(super) fn take_plan(&self, sparse: u32, early: bool) -> Result<(), HwError> {
         let (rig, d) = (self.rig, &self.rig.decided);
-        let moves = &rig.moves[sparse as usize][part];
-        let mut arguments = vec![Argument::Sizes(rig.geometry.sizes)];
+        let mut arguments = vec![Argument::Script(rig.script()), Argument::Sizes(rig.geometry.sizes)];
         let words = [
             sparse.into(),
-            part as u64,
+            early.into(),
+            d.slots.address(),
             d.fills.address(),
             d.counts.address(),
+            rig.state.block_of(),
             rig.frame_of.address(),
-            moves.list.address(),
-            moves.count.address(),
         ];
         arguments.extend(words.map(Argument::Word));
-        if !rig.geometry.sorted {
-            return self.per_stream(Call::ListMoves, &arguments);
-        }
-        let shared = rig.geometry.sizes.blocks.div_ceil(32) * 8;
-        let shape = Shape { shared, ..Shape::flat(rig.geometry.sizes.streams, 1024) };
-        rig.launch(&rig.stream, Call::SortMoves, shape, &arguments)
+        self.per_stream(Call::TakePlan, &arguments)
     }
 
     fn append(&self, sparse: u32) -> Result<(), HwError> {
@@ -228,6 +273,7 @@ impl Recorder<'_> {
             Argument::Word(rig.metas.address()),
             Argument::Word(rig.frame_of.address()),
             Argument::Word(rig.frames.address()),
+            (&rig.moves[sparse as usize][1]).into(),
         ];
         self.per_stream(Call::Append, &arguments)
     }
@@ -238,7 +284,7 @@ impl Recorder<'_> {
 
     fn grow(&self, sparse: u32) -> Result<(), HwError> {
         let (rig, d) = (self.rig, &self.rig.decided);
-        let moves = &rig.moves[sparse as usize][2];
+        let moves = &rig.written[sparse as usize];
         let words = [
             sparse.into(),
             rig.selected.grown.address(),
@@ -248,7 +294,7 @@ impl Recorder<'_> {
             moves.list.address(),
             moves.count.address(),
         ];
-        let mut arguments = vec![Argument::Sizes(rig.geometry.sizes)];
+        let mut arguments = vec![Argument::Script(rig.script()), Argument::Sizes(rig.geometry.sizes)];
         arguments.extend(words.map(Argument::Word));
         let shape = Shape::flat(rig.geometry.sizes.streams.div_ceil(256), 256);
         rig.launch(&rig.stream, Call::Grow, shape, &arguments)
@@ -266,57 +312,8 @@ impl Recorder<'_> {
         Ok(from + words)
     }
 
-    fn per_stream(&self, call: Call, arguments: &[Argument]) -> Result<(), HwError> {
+    pub(super) fn per_stream(&self, call: Call, arguments: &[Argument]) -> Result<(), HwError> {
         self.rig.launch(&self.rig.stream, call, Shape::flat(self.rig.geometry.sizes.streams, 128), arguments)
-    }
-
-    /// Notes the time on a stream; returns its place.
-    fn time(&mut self, stream: &Stream) -> Result<u32, HwError> {
-        let at = self.next;
-        self.next += 1;
-        self.rig.stamp(stream, &self.rig.stamps, self.rig.stamps_per_step(), at)?;
-        Ok(at)
-    }
-
-    /// Ends an operation of the compute stream, which began where the last one ended.
-    fn mark(&mut self, kind: OpKind, layer: Option<u32>) -> Result<(), HwError> {
-        if self.traced {
-            let rig = self.rig;
-            let end = self.time(&rig.stream)?;
-            self.marks.push(Marked { kind, queue: Queue::Compute, layer, begin: self.since, end });
-            self.since = end;
-        }
-        Ok(())
-    }
-
-    /// Ends the last operation, whether or not the others are noted.
-    fn always_mark(&mut self, kind: OpKind) -> Result<(), HwError> {
-        let rig = self.rig;
-        let end = self.time(&rig.stream)?;
-        if self.traced {
-            self.marks.push(Marked { kind, queue: Queue::Compute, layer: None, begin: self.since, end });
-        }
-        self.since = end;
-        Ok(())
-    }
-
-    fn aside(&mut self, stream: &Stream) -> Result<u32, HwError> {
-        if self.traced { self.time(stream) } else { Ok(0) }
-    }
-
-    fn mark_aside(
-        &mut self,
-        stream: &Stream,
-        kind: OpKind,
-        queue: Queue,
-        layer: u32,
-        begin: u32,
-    ) -> Result<(), HwError> {
-        if self.traced {
-            let end = self.time(stream)?;
-            self.marks.push(Marked { kind, queue, layer: Some(layer), begin, end });
-        }
-        Ok(())
     }
 }
 
@@ -334,6 +331,7 @@ impl Rig<'_> {
             d.slots.address(),
             d.fills.address(),
             d.counts.address(),
+            self.missed.address(),
             self.frame_of.address(),
             entries,
             rows,

@@ -1,11 +1,14 @@
-//! Whose bytes are where: after a replay every word that was moved is compared with what it must be, the last attention
-//! of every layer with one over a copy that never moved, and a page table corrupted on purpose must show.
+//! Whose bytes are where: after a replay every word that was moved, in slots, warm pages and at home, is compared with what
+//! it must be, the last attention of every layer with one over a copy that never moved, and a page table corrupted on
+//! purpose must show.
 
+use super::ledger::Ledger;
 use super::rig::Rig;
 use crate::bf16::widen;
 use crate::ops::attend::{Attended, Reading};
 use crate::ops::replay::{Argument, Call, Part};
 use crate::{DeviceBuffer, HwError, Shape};
+use kvtier_sim::overlap::Overlap;
 use serde::Serialize;
 
 /// Relative error allowed where an attention was merged of two parts, in bf16.
@@ -35,9 +38,12 @@ impl Integrity {
     }
 }
 
-/// Checks a device on which nothing runs and at least one step ran.
-pub(super) fn check(rig: &mut Rig<'_>) -> Result<Integrity, HwError> {
+/// Checks a device on which nothing runs and at least one step ran; `ledger` is the host's, where it keeps one.
+pub(super) fn check(rig: &mut Rig<'_>, ledger: Option<&Ledger>) -> Result<Integrity, HwError> {
+    rig.settle(&ledger.map(Ledger::pending).unwrap_or_default())?;
+    let pages = compare_pages(rig, &ledger.map(Ledger::pages).unwrap_or_default())?;
     let [words, wrong] = compare_bytes(rig)?;
+    let [words, wrong] = [words + pages[0], wrong + pages[1]];
     let never_moved = NeverMoved::new(rig)?;
     let (mut outputs, mut error) = (0, 0f64);
     if !rig.reads_only() {
@@ -49,7 +55,8 @@ pub(super) fn check(rig: &mut Rig<'_>) -> Result<Integrity, HwError> {
         }
     }
     let corruption_caught = corrupt(rig, &never_moved)?;
-    let allowed = if rig.hit_first() { ALLOWED } else { 0.0 };
+    let merged = rig.geometry.ways.overlap == Overlap::HitFirst;
+    let allowed = if merged { ALLOWED } else { 0.0 };
     Ok(Integrity { bytes: words * 16, wrong_bytes: wrong * 16, outputs, error, allowed, corruption_caught })
 }
 
@@ -73,6 +80,24 @@ fn compare_bytes(rig: &Rig<'_>) -> Result<[u64; 2], HwError> {
     arguments.extend(words.map(Argument::Word));
     let shape = Shape { grid: (16, rig.geometry.all()), block: 256, shared: 0 };
     rig.launch(&rig.stream, Call::CompareBytes, shape, &arguments)?;
+    rig.stream.synchronize()?;
+    let counts = result.read()?;
+    Ok([counts[0], counts[1]])
+}
+
+/// The same of the warm pages: stream, block, frame.
+fn compare_pages(rig: &Rig<'_>, pages: &[[u32; 4]]) -> Result<[u64; 2], HwError> {
+    if pages.is_empty() {
+        return Ok([0; 2]);
+    }
+    let result = DeviceBuffer::<u64>::filled(&rig.device, 2, 0)?;
+    let list = DeviceBuffer::from_host(&rig.device, pages)?;
+    let words =
+        [rig.owners.address(), list.address(), pages.len() as u64, rig.frames.address(), result.address()];
+    let mut arguments = vec![Argument::Cells(rig.geometry.cells)];
+    arguments.extend(words.map(Argument::Word));
+    let shape = Shape::flat(crate::ops::count32(pages.len()).min(4096), 256);
+    rig.launch(&rig.stream, Call::ComparePages, shape, &arguments)?;
     rig.stream.synchronize()?;
     let counts = result.read()?;
     Ok([counts[0], counts[1]])
@@ -124,7 +149,7 @@ impl NeverMoved {
         let bytes = (rig.geometry.sizes.streams as usize + 1) * 16;
         // SAFETY: both hold a row per stream and one more, and live until the stream has been awaited.
         unsafe { crate::copy_async(&rig.stream, rows, prepared, bytes) }?;
-        rig.attend_to(&self.reading, self.frames.address(), &self.result, 0)?;
+        rig.attend_to(&self.reading, self.frames.address(), &self.result, rig.spare_beside())?;
         read(rig, &self.result)
     }
 }
@@ -158,7 +183,7 @@ fn corrupt(rig: &mut Rig<'_>, never_moved: &NeverMoved) -> Result<bool, HwError>
     frame_of.swap(one, other);
     let attention = |rig: &Rig<'_>| -> Result<Vec<u16>, HwError> {
         rig.prepare(0, Part::FullBlocks)?;
-        rig.attend(0, Part::FullBlocks, 0)?;
+        rig.attend(0, Part::FullBlocks, rig.spare_beside())?;
         read(rig, &rig.results[0])
     };
     let expected = never_moved.attend(rig, 0, Part::FullBlocks)?;

@@ -1,24 +1,30 @@
 //! Replays of whole engine steps on a device: the engine's second time plane. The engine reads and decides as ever; the
 //! device makes the same decisions, or is told them, moves real blocks and attends to them. Start at [`run`].
 
+mod bring;
 mod geometry;
 mod graph;
 mod integrity;
+mod ledger;
+mod marks;
 mod player;
 mod rig;
 mod script;
 mod spans;
 #[cfg(test)]
 mod testing;
+mod ways;
 
 use crate::{Device, DeviceInfo, HwError, PinnedBuffer, Spread, Stream};
 use geometry::Geometry;
 use graph::capture;
 use kvtier_sim::engine::Decisions;
+use kvtier_sim::overlap::{NOTHING_AHEAD, Overlap};
 use kvtier_sim::record::Point;
 use kvtier_sim::{SimError, Single};
 use kvtier_units::Nanos;
-use player::{Audit, Player};
+use ledger::Ledger;
+use player::{Audit, Pass, Player};
 use rig::Rig;
 use serde::Serialize;
 use thiserror::Error;
@@ -126,22 +132,26 @@ pub fn run(device: &Device, single: &Single, options: &Options<'_>) -> Result<(P
     let overhead = stamp_overhead(&rig)?;
     let (traced, plain) = (capture(&rig, true)?, capture(&rig, false)?);
     let audit = Audit::new(&rig.geometry);
-    let mut player = Player::new(&mut rig, single, &traced, Some(audit));
+    let mut player = Player::new(&mut rig, single, &traced, Some(audit))?;
     let decisions = single.replay(&mut player, options.stop)?;
-    let (times, audit) = player.finish()?;
+    let Pass { times, audit, mut ledger } = player.finish()?;
     let audit = audit.expect("an audited pass keeps its audit");
+    let warm = ledger.as_ref().map_or(0, Ledger::hash);
     let operations = times.operations(&traced, overhead);
+    let late = times.late();
     let mut passes = if options.repeats == 0 { vec![times] } else { Vec::new() };
     for _ in 0..options.repeats {
-        let mut player = Player::new(&mut rig, single, &plain, None);
+        let mut player = Player::new(&mut rig, single, &plain, None)?;
         single.replay(&mut player, options.stop)?;
-        passes.push(player.finish()?.0);
+        let pass = player.finish()?;
+        ledger = pass.ledger;
+        passes.push(pass.times);
     }
-    let integrity = integrity::check(&mut rig)?;
+    let integrity = integrity::check(&mut rig, ledger.as_ref())?;
     passes.sort_by_key(spans::Times::total);
     let window = Spread::of(passes.iter().map(|pass| Nanos(pass.total())).collect());
     let median = &passes[passes.len() / 2];
-    let by_device = rig.geometry.policy.is_some();
+    let by_device = rig.geometry.ways.policy.is_some();
     let report = Report {
         device: device.info().clone(),
         managed: if by_device { Managed::Device } else { Managed::Host },
@@ -149,7 +159,7 @@ pub fn run(device: &Device, single: &Single, options: &Options<'_>) -> Result<(P
         host_hash: format!("{:016x}", decisions.hash),
         compared: audit.compared,
         mismatches: audit.mismatches,
-        device_hash: format!("{:016x}", audit.hash()),
+        device_hash: format!("{:016x}", audit.hash(warm)),
         integrity,
         window,
         steps: median.steps.len(),
@@ -157,9 +167,17 @@ pub fn run(device: &Device, single: &Single, options: &Options<'_>) -> Result<(P
         by_operation: spans::by_kind(&operations),
         operations,
     };
-    let note = note(&report);
-    let point = single.point(&decisions, (&note, median.tally(&report.operations)), options.stop)?;
+    let note = note(&report, &rig.geometry);
+    let point = single.point(&decisions, (&note, median.tally(&report.operations, late)), options.stop)?;
     Ok((point, report))
+}
+
+/// Whether a device can replay a point at all, decided by whom `managed` says; needs no device.
+///
+/// # Errors
+/// If the point asks for what a device does not do; the error names the field.
+pub fn accepts(single: &Single, managed: Managed) -> Result<(), ReplayError> {
+    Geometry::new(single, managed, true).map(drop)
 }
 
 /// What a replay shows when only decisions and bytes are of interest.
@@ -193,28 +211,34 @@ pub fn audit(
     let mut rig = Rig::new(kernels, geometry, home)?;
     let graph = capture(&rig, false)?;
     let audit = Audit::new(&rig.geometry);
-    let mut player = Player::new(&mut rig, single, &graph, Some(audit));
+    let mut player = Player::new(&mut rig, single, &graph, Some(audit))?;
     let decisions = single.replay(&mut player, &|| false)?;
-    let audit = player.finish()?.1.expect("an audited pass keeps its audit");
-    let integrity = integrity::check(&mut rig)?;
-    let by_device = rig.geometry.policy.is_some();
+    let Pass { audit, ledger, .. } = player.finish()?;
+    let audit = audit.expect("an audited pass keeps its audit");
+    let integrity = integrity::check(&mut rig, ledger.as_ref())?;
+    let by_device = rig.geometry.ways.policy.is_some();
     *home = Some(rig.into_home());
     Ok(Audited {
         managed: if by_device { Managed::Device } else { Managed::Host },
         decisions,
         compared: audit.compared,
         mismatches: audit.mismatches,
-        device_hash: audit.hash(),
+        device_hash: audit.hash(ledger.as_ref().map_or(0, Ledger::hash)),
         integrity,
     })
 }
 
 /// What the reader of the point must know.
-fn note(report: &Report) -> String {
+fn note(report: &Report, geometry: &Geometry) -> String {
     let managed = if report.managed == Managed::Device { "device" } else { "host" };
+    let idle = geometry.ways.overlap == Overlap::LayerAhead && geometry.budget == 0;
     format!(
-        "measured on {}, decided by the {managed}, {}, median of {} passes; launches are within compute",
-        report.device.name, report.attention, report.window.repeats
+        "measured on {}, decided by the {managed}, {}, median of {} passes; launches are within compute{}{}",
+        report.device.name,
+        report.attention,
+        report.window.repeats,
+        if idle { "; " } else { "" },
+        if idle { NOTHING_AHEAD } else { "" }
     )
 }
 

@@ -2,6 +2,7 @@
 
 use super::geometry::Geometry;
 use super::graph::StepGraph;
+use super::ledger::Ledger;
 use super::rig::Rig;
 use super::script::{Chunk, Joined};
 use super::spans::Times;
@@ -28,10 +29,17 @@ impl Audit {
         Audit { log: Log::new(streams), record: Record::default(), compared: 0, mismatches: 0 }
     }
 
-    /// The decision hash of what the device decided.
-    pub(super) fn hash(self) -> u64 {
-        self.log.finish(0)
+    /// The decision hash of what the device decided, given that of the warm pages.
+    pub(super) fn hash(self, warm: u64) -> u64 {
+        self.log.finish(warm)
     }
+}
+
+/// What a pass leaves behind.
+pub(super) struct Pass {
+    pub(super) times: Times,
+    pub(super) audit: Option<Audit>,
+    pub(super) ledger: Option<Ledger>,
 }
 
 /// Replays one pass over the schedule.
@@ -44,6 +52,8 @@ pub(super) struct Player<'a, 'b> {
     /// Whether the device's decisions are read back.
     pub(super) audit: Option<Audit>,
     pub(super) times: Times,
+    /// The frames, where the host keeps them.
+    ledger: Option<Ledger>,
     /// Bytes of a selection key, and bytes of KV per entry of a context in one layer.
     keys: u64,
     entry_bytes: f64,
@@ -55,10 +65,12 @@ impl<'a, 'b> Player<'a, 'b> {
         single: &'a Single,
         graph: &'a StepGraph,
         audit: Option<Audit>,
-    ) -> Player<'a, 'b> {
+    ) -> Result<Player<'a, 'b>, HwError> {
+        rig.begin_pass()?;
         let attention = &single.blueprint.model.attention;
         let block = attention.block_bytes.0 as f64 * f64::from(attention.head_groups);
-        Player {
+        Ok(Player {
+            ledger: Ledger::new(&rig.geometry),
             rig,
             single,
             graph,
@@ -68,13 +80,13 @@ impl<'a, 'b> Player<'a, 'b> {
             times: Times::default(),
             keys: attention.index_bytes_per_block.0,
             entry_bytes: block / f64::from(attention.entries_per_block),
-        }
+        })
     }
 
     /// Runs what was collected and not run yet.
-    pub(super) fn finish(mut self) -> Result<(Times, Option<Audit>), HwError> {
+    pub(super) fn finish(mut self) -> Result<Pass, HwError> {
         self.run_chunk()?;
-        Ok((self.times, self.audit))
+        Ok(Pass { times: self.times, audit: self.audit, ledger: self.ledger })
     }
 
     fn joined(&self, read: &ReadStep<'_>) -> Vec<Joined> {
@@ -98,7 +110,7 @@ impl<'a, 'b> Player<'a, 'b> {
             if !note.join.is_empty() {
                 self.rig.seat(&note.join, start)?;
             }
-            self.graph.graph.launch(&self.rig.stream)?;
+            self.graph.submit(self.rig, &note.copies)?;
             if self.audit.is_some() {
                 log_step(self.rig)?;
             }
@@ -146,10 +158,12 @@ impl<'a, 'b> Player<'a, 'b> {
             for (g, logged) in log.chunks_exact(words / geometry.all() as usize).enumerate() {
                 let (counts, rest) = logged.split_at(4);
                 let (slots, fills) = rest.split_at(z.k as usize);
-                let counts = counts.try_into().expect("four counts");
+                // Of its own prefetches the device decides none ahead; the fourth count is another then.
+                let parts =
+                    if geometry.ways.policy.is_none() && counts[3] > 0 { counts } else { &counts[..3] };
                 let slots = &slots[..metas[g].count as usize];
                 let fills: &[[u32; 4]] = bytemuck::cast_slice(fills);
-                audit.record.of_device(note.step, metas[g].newest != 0, slots, fills, counts);
+                audit.record.of_device(note.step, metas[g].newest != 0, slots, fills, parts);
                 let (layer, within) = (g / z.streams as usize, g % z.streams as usize);
                 let heads = geometry.heads as usize;
                 audit.log.append(within / heads, layer * heads + within % heads, &audit.record);
@@ -170,6 +184,7 @@ fn log_step(rig: &Rig<'_>) -> Result<(), HwError> {
         d.fills.address(),
         d.counts.address(),
         rig.log.address(),
+        rig.geometry.ways.policy.is_none().into(),
     ];
     let mut arguments = vec![Argument::Sizes(rig.geometry.sizes)];
     arguments.extend(words.map(Argument::Word));
@@ -186,6 +201,9 @@ impl TimePlane for Player<'_, '_> {
             self.run_chunk().map_err(failed)?;
         }
         let join = self.joined(read);
+        if let Some(ledger) = &mut self.ledger {
+            ledger.seat(&self.rig.geometry, &read.scheduled.leave, &join);
+        }
         self.chunk.read(&self.rig.geometry, self.step, read, join);
         self.step += 1;
         Ok(())
@@ -194,11 +212,14 @@ impl TimePlane for Player<'_, '_> {
     fn run_step(&mut self, plan: &StepPlan, work: &StepWork) -> Result<(), SimError> {
         let geometry = &self.rig.geometry;
         self.chunk.decide(geometry, plan, work, self.keys, self.entry_bytes);
+        if let Some(ledger) = &mut self.ledger {
+            self.chunk.follow(geometry, ledger, plan);
+        }
         if self.audit.is_some() {
             self.chunk.expect(geometry, plan);
         }
         if work.step >= self.single.run.measure_from {
-            self.times.count(plan, work, geometry.block_bytes());
+            self.times.count(plan, work, geometry.block_bytes(), &geometry.ways);
         }
         Ok(())
     }

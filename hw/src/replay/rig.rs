@@ -1,20 +1,20 @@
 //! The device as a replay holds it: home, frames, tables and kernels, everything allocated before the first step.
 
-use super::geometry::{Geometry, Order, Shape as Attends};
+use super::geometry::{Geometry, Shape as Attends};
 use super::script::{Joined, layout};
 use crate::ops::attend::{AttendGqa, AttendMla, Attended, Call as AttendCall, Reading, Scratch, Split};
 use crate::ops::count32;
 use crate::ops::dense::{BF16_NOISE, Dense};
 use crate::ops::lookup::{Decided, Lookup, Policy, Residencies, Selected};
 use crate::ops::replay::{Argument, Call, Meta, Part, ReplayKernels, Script};
-use crate::ops::swap::{Move, Moves, Pools, Swap, Width};
+use crate::ops::swap::{Lists, Move, Moves, Pools, Swap, Width};
 use crate::{Device, DeviceBuffer, HwError, PinnedBuffer, Shape, Stream};
 use kvtier_policies::Start;
 
 /// Multiprocessors that a swap-in beside attention keeps to itself.
 pub(super) const COPY_SMS: u32 = 8;
 /// Times that one step takes of itself, at most: two per operation.
-const STAMPS_PER_LAYER: u32 = 20;
+const STAMPS_PER_LAYER: u32 = 28;
 
 /// Where the script of a chunk lies: with the device, or in pinned host memory, from where it is uploaded as it is read.
 enum ScriptMemory {
@@ -71,8 +71,12 @@ pub(super) struct Rig<'a> {
     pub(super) frames: DeviceBuffer<u8>,
     pub(super) home: PinnedBuffer<u8>,
     pub(super) pool: DeviceBuffer<u8>,
-    /// Demand, prefetch and write-back of each layer; the last are those of admissions.
-    pub(super) moves: Vec<[Moves; 3]>,
+    /// Misses and prefetches of each layer.
+    pub(super) moves: Vec<[Lists; 2]>,
+    /// Per stream, those of its loads that are brought from home.
+    pub(super) missed: DeviceBuffer<u32>,
+    /// Write-backs of each layer, and the loads of admissions.
+    pub(super) written: Vec<Moves>,
     pub(super) admission: Moves,
     script: ScriptMemory,
     pub(super) step: DeviceBuffer<u32>,
@@ -106,7 +110,7 @@ impl<'a> Rig<'a> {
         let (z, all) = (geometry.sizes, geometry.all() as usize);
         let per_layer = z.streams as usize;
         let words = bytes(geometry.step_words()) * geometry.chunk as usize;
-        let script = match geometry.policy {
+        let script = match geometry.ways.policy {
             Some(_) => ScriptMemory::Device(DeviceBuffer::new(device, words)?),
             None => ScriptMemory::Host(PinnedBuffer::new(device, words)?),
         };
@@ -117,9 +121,11 @@ impl<'a> Rig<'a> {
             })
         };
         let lists = (0..geometry.layers).map(|_| {
-            let budget = geometry.budget as usize;
-            Ok([moves(per_layer * z.k as usize)?, moves(per_layer * budget)?, moves(per_layer)?])
+            let (lists, per_list) = (geometry.lists(), z.streams / geometry.lists());
+            let list = |blocks: u32| Lists::new(device, lists, per_list * blocks);
+            Ok([list(z.k)?, list(geometry.budget)?])
         });
+        let written = (0..geometry.layers).map(|_| moves(per_layer));
         let (heads, width) = geometry.result();
         let attended = || Attended::new(device, per_layer, heads, width);
         let reading = || Reading::to_fill(device, per_layer * geometry.stride as usize, per_layer);
@@ -140,13 +146,19 @@ impl<'a> Rig<'a> {
             copy_in: Stream::new(device)?,
             copy_out: Stream::new(device)?,
             kernels,
-            state: Residencies::new(device, geometry.policy.unwrap_or(Policy::LruStep), geometry.buffers())?,
+            state: Residencies::new(
+                device,
+                geometry.ways.policy.unwrap_or(Policy::LruStep),
+                geometry.buffers(),
+            )?,
             selected,
             metas: DeviceBuffer::filled(device, all, 0)?,
             decided: Decided::new(device, geometry.buffers(), all)?,
             owners: DeviceBuffer::filled(device, all, 0)?,
-            frame_of: DeviceBuffer::filled(device, all * (z.slots as usize + 1), 0)?,
+            frame_of: DeviceBuffer::filled(device, geometry.hot_frames() as usize, 0)?,
             moves: lists.collect::<Result<_, HwError>>()?,
+            missed: DeviceBuffer::filled(device, all, 0)?,
+            written: written.collect::<Result<_, HwError>>()?,
             admission: moves(all * z.slots as usize)?,
             step: DeviceBuffer::filled(device, 1, 0)?,
             stamps: DeviceBuffer::filled(device, stamps, 0)?,
@@ -200,6 +212,12 @@ impl<'a> Rig<'a> {
         }
     }
 
+    /// Begins a pass: every slot has the frame of its number, and nothing waits to be sent. Nothing may be running.
+    pub(super) fn begin_pass(&mut self) -> Result<(), HwError> {
+        self.frame_of.write(&(0..self.geometry.hot_frames()).collect::<Vec<u32>>())?;
+        self.moves.iter_mut().try_for_each(|lists| lists[1].clear())
+    }
+
     /// Launches one of the replay's kernels.
     pub(super) fn launch(
         &self,
@@ -217,6 +235,8 @@ impl<'a> Rig<'a> {
     pub(super) fn seat(&mut self, joined: &[Joined], start: Start) -> Result<(), HwError> {
         self.device.synchronize()?;
         let z = self.geometry.sizes;
+        // Frames stay with the slots whoever has them.
+        let frame_of = self.frame_of.read()?;
         let (mut opened, mut moves, mut lists) = (Vec::new(), Vec::new(), Vec::new());
         for request in joined {
             let ids: Vec<u32> = (0..self.geometry.layers)
@@ -232,7 +252,8 @@ impl<'a> Rig<'a> {
             for (at, &g) in (0u32..).zip(&ids) {
                 self.owners_on_host[g as usize] = owner(request.request, at);
                 opened.push((g, first, count));
-                let to = |i: u32| Move { home: g * z.blocks + first + i, frame: g * (z.slots + 1) + i };
+                let frames = &frame_of[(g * (z.slots + 1)) as usize..];
+                let to = |i: u32| Move { home: g * z.blocks + first + i, frame: frames[i as usize] };
                 moves.extend((0..count).map(to));
             }
             lists.push((request, DeviceBuffer::from_host(&self.device, &ids)?));
@@ -242,6 +263,7 @@ impl<'a> Rig<'a> {
         self.admission.list.write(&moves)?;
         self.admission.count.write(&[count32(moves.len())])?;
         for (request, ids) in &lists {
+            self.redirect(request.seat)?;
             let arguments = [
                 Argument::Sizes(z),
                 Argument::Cells(self.geometry.cells),
@@ -347,10 +369,5 @@ impl Rig<'_> {
     /// Leaves its pinned memory to the next replay.
     pub(super) fn into_home(self) -> PinnedBuffer<u8> {
         self.home
-    }
-
-    /// Whether attention to hits runs beside the swap-in of misses.
-    pub(super) fn hit_first(&self) -> bool {
-        self.geometry.order == Order::HitFirst
     }
 }

@@ -1,6 +1,7 @@
 //! Steps as the device reads them: selections, and plans where the host decides, in the layout of `replay.cu`.
 
 use super::geometry::Geometry;
+use super::ledger::{Copies, Ledger, scripted};
 use crate::ops::count32;
 use crate::ops::replay::{Meta, Script};
 use crate::parity::log::Record;
@@ -30,6 +31,8 @@ pub(super) struct Note {
     pub(super) join: Vec<Joined>,
     /// Hash of the plan of each stream, in the device's order of streams.
     pub(super) expected: Vec<u64>,
+    /// What copy engines bring, where they do.
+    pub(super) copies: Copies,
 }
 
 /// Steps that run without the host in between.
@@ -44,7 +47,7 @@ pub(super) fn layout(geometry: &Geometry, words: u64, step: u64) -> Script {
     let (all, z) = (geometry.all(), &geometry.sizes);
     let blocks = all * 8;
     let near = blocks + all * z.k;
-    let hosted = u32::from(geometry.policy.is_none());
+    let hosted = u32::from(geometry.ways.policy.is_none());
     // Fills are read in units of four words.
     let fills = (near + all * z.near).next_multiple_of(4);
     let slots = fills + hosted * all * z.fills * 4;
@@ -52,7 +55,9 @@ pub(super) fn layout(geometry: &Geometry, words: u64, step: u64) -> Script {
     let bytes = counts + hosted * all * 4;
     let scores = bytes + count32(geometry.model.len());
     let step_words = geometry.step_words();
-    Script { words, step, step_words, blocks, near, slots, counts, fills, bytes, scores, unused: 0 }
+    // Only the device reads scores, and only the host says frames.
+    let frames = if geometry.warm > 0 { scores } else { 0 };
+    Script { words, step, step_words, blocks, near, slots, counts, fills, bytes, scores, frames }
 }
 
 impl Chunk {
@@ -75,7 +80,7 @@ impl Chunk {
     pub(super) fn read(&mut self, geometry: &Geometry, step: u32, read: &ReadStep<'_>, join: Vec<Joined>) {
         let words = usize::try_from(geometry.step_words()).expect("a step fits memory");
         self.words.resize(self.words.len() + words, 0);
-        self.notes.push(Note { step, leave: read.scheduled.leave.clone(), join, expected: Vec::new() });
+        self.notes.push(Note { step, leave: read.scheduled.leave.clone(), join, ..Note::default() });
         let at = layout(geometry, 0, 0);
         let out = self.step(geometry);
         for seat in 0..geometry.seats {
@@ -106,9 +111,25 @@ impl Chunk {
             };
             out[at.bytes as usize + layer] = u32::try_from(words).unwrap_or(u32::MAX);
         }
-        if geometry.policy.is_none() {
+        if geometry.ways.policy.is_none() {
             each_stream(geometry, plan, |g, stream| write_plan(geometry, &at, out, g, stream));
         }
+    }
+
+    /// Has the host's ledger follow the step, which says what frames its slots take and what copy engines bring.
+    pub(super) fn follow(&mut self, geometry: &Geometry, ledger: &mut Ledger, plan: &StepPlan) {
+        let (z, at) = (geometry.sizes, layout(geometry, 0, 0));
+        let out = self.step(geometry);
+        ledger.begin();
+        for (layer, plans) in (0u32..).zip(&plan.layers) {
+            let first = (layer * z.streams) as usize;
+            ledger.apply(plan.step, layer, &plans.streams, |stream, fill, frame| {
+                if at.frames > 0 {
+                    out[at.frames as usize + (first + stream) * z.fills as usize + fill] = frame;
+                }
+            });
+        }
+        self.notes.last_mut().expect("a step was read").copies = ledger.take_copies();
     }
 
     /// Notes the hash of every stream's plan, for comparison with what the device decides.
@@ -188,11 +209,11 @@ fn write_plan(
     let z = &geometry.sizes;
     let slots = &mut out[at.slots as usize + g * z.k as usize..][..plan.slots.len()];
     slots.iter_mut().zip(&plan.slots).for_each(|(to, slot)| *to = slot.0);
-    let counts = [plan.loads.len(), plan.prefetches.len(), usize::from(plan.growth.is_some())];
-    let counts = counts.map(count32);
-    out[at.counts as usize + g * 4..][..3].copy_from_slice(&counts);
+    let growth = usize::from(plan.growth.is_some());
+    let counts = [plan.loads.len(), plan.prefetches.len(), growth, plan.ahead.len()].map(count32);
+    out[at.counts as usize + g * 4..][..4].copy_from_slice(&counts);
     let fills = &mut out[at.fills as usize + g * z.fills as usize * 4..];
-    for (to, fill) in fills.chunks_exact_mut(4).zip(plan.fills()) {
+    for (to, fill) in fills.chunks_exact_mut(4).zip(scripted(plan)) {
         to.copy_from_slice(&[fill.block.0, fill.slot.0, fill.victim.0, fill.source as u32]);
     }
 }
@@ -233,7 +254,8 @@ mod tests {
                 let z = &geometry.sizes;
                 let fills = &words[at.fills as usize + g * z.fills as usize * 4..];
                 let selected = &words[at.blocks as usize + g * z.k as usize..][..stream.slots.len()];
-                for (fill, words) in stream.fills().zip(fills.chunks_exact(4)) {
+                assert_eq!(words[at.counts as usize + g * 4 + 3] as usize, stream.ahead.len());
+                for (fill, words) in scripted(stream).zip(fills.chunks_exact(4)) {
                     assert_eq!(words[..2], [fill.block.0, fill.slot.0]);
                 }
                 assert!(stream.loads.iter().all(|fill| selected.contains(&fill.block.0)));
@@ -246,10 +268,12 @@ mod tests {
 
     #[test]
     fn a_step_holds_what_was_selected_and_decided() {
-        let single: Single = single("llama-3.1-8b", "[prefetch]\npolicy = \"next-ranked\"\n");
-        let geometry = Geometry::new(&single, Managed::Host, true).unwrap();
-        let mut collector = Collector { geometry, chunk: Chunk::default(), checked: 0 };
-        single.replay(&mut collector, &|| false).unwrap();
-        assert_eq!(collector.checked, 24 * 2 * 32 * 8);
+        for prefetch in ["next-ranked", "next-layer"] {
+            let single: Single = single("llama-3.1-8b", &format!("[prefetch]\npolicy = \"{prefetch}\"\n"));
+            let geometry = Geometry::new(&single, Managed::Host, true).unwrap();
+            let mut collector = Collector { geometry, chunk: Chunk::default(), checked: 0 };
+            single.replay(&mut collector, &|| false).unwrap();
+            assert_eq!(collector.checked, 24 * 2 * 32 * 8);
+        }
     }
 }

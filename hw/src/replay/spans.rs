@@ -1,10 +1,13 @@
 //! Times of a pass: from what the device noted to where a step's time went, in the words of the simulator.
 
 use super::graph::StepGraph;
+use super::marks::Marked;
+use super::ways::Ways;
 use kvtier_policies::StepPlan;
-use kvtier_sim::attribution::OpKind;
+use kvtier_sim::attribution::{OpKind, Queue};
+use kvtier_sim::overlap::Overlap;
 use kvtier_sim::record::TimeTally;
-use kvtier_sim::work::StepWork;
+use kvtier_sim::work::{LayerWork, StepWork};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -35,6 +38,10 @@ pub(super) struct Times {
     admission: u64,
     /// Per place of the marks, the length in each measured step.
     ops: Vec<Vec<u64>>,
+    /// Per measured step and layer that selects, first demands of blocks that were sent in the same step.
+    sent: Vec<Vec<u64>>,
+    /// Of all such, those of layers that had to wait.
+    late: u64,
     moved: TimeTally,
 }
 
@@ -42,6 +49,18 @@ impl Times {
     /// Adds a step's row of times.
     pub(super) fn add(&mut self, graph: &StepGraph, row: &[u64], admission: u64) {
         let span = |begin: u32, end: u32| row[end as usize].saturating_sub(row[begin as usize]);
+        let sent = self.sent.get(self.steps.len());
+        let late = |mark: &&Marked| mark.kind == OpKind::Prefetch && mark.queue == Queue::CopyIn;
+        for arrival in graph.marks.iter().filter(late) {
+            // The layer that waits for it, if it does in this step, begins to wait when it has looked up.
+            let waits = graph.marks.iter().find(|wait| {
+                wait.kind == OpKind::Prefetch && wait.queue == Queue::Compute && wait.sparse == arrival.sparse
+            });
+            let blocks = arrival.sparse.zip(sent).map_or(0, |(layer, sent)| sent[layer as usize]);
+            if waits.is_some_and(|wait| row[arrival.end as usize] > row[wait.begin as usize]) {
+                self.late += blocks;
+            }
+        }
         self.steps.push(span(0, graph.last) + admission);
         self.admission += admission;
         self.ops.resize_with(graph.marks.len(), Vec::new);
@@ -50,16 +69,34 @@ impl Times {
         }
     }
 
-    /// Counts what a measured step moves; a device brings every prefetched block before the step that wants it.
-    pub(super) fn count(&mut self, plan: &StepPlan, work: &StepWork, block_bytes: u64) {
+    /// Counts what a measured step moves. A prefetched block that is not sent in the step that wants it has arrived before.
+    pub(super) fn count(&mut self, plan: &StepPlan, work: &StepWork, block_bytes: u64, ways: &Ways) {
         let moved = &mut self.moved;
         moved.tokens += u64::from(work.requests);
         moved.h2d_bytes += work.admission.blocks * block_bytes;
         for (layer, plans) in work.layers.iter().zip(&plan.layers) {
-            moved.h2d_bytes += (layer.demand.blocks + layer.prefetch.blocks) * block_bytes;
+            moved.h2d_bytes +=
+                (layer.demand.blocks + layer.prefetch.blocks + layer.ahead.blocks) * block_bytes;
             moved.d2h_bytes += layer.written_back * block_bytes;
+            moved.hbm_copy_bytes += layer.warm_copies * block_bytes;
             moved.covered += plans.streams.iter().map(|stream| stream.counts.prefetched).sum::<u64>();
         }
+        let sent = |(at, layer): (usize, &LayerWork)| {
+            // Of the first layer's, what the step before decided was sent in that step.
+            let decided = match (ways.sources[at], ways.overlap) {
+                (Some(_), _) => Some(plan.step),
+                (None, Overlap::LayerAhead) if at > 0 => plan.step.checked_sub(1),
+                (None, _) => None,
+            };
+            let uses = layer.prefetch_uses.iter().filter(|one| Some(one.issued_step) == decided);
+            uses.map(|one| u64::from(one.blocks)).sum()
+        };
+        self.sent.push(work.layers.iter().enumerate().map(sent).collect());
+    }
+
+    /// First demands of blocks that were still under way; known of a traced pass.
+    pub(super) fn late(&self) -> u64 {
+        self.late
     }
 
     /// Length of the measured window.
@@ -69,7 +106,7 @@ impl Times {
 
     /// Every operation, in the order of the step. `overhead` is what noting a time adds to a span.
     pub(super) fn operations(&self, graph: &StepGraph, overhead: u64) -> Vec<OpTime> {
-        let shown = |(mark, spans): (&super::graph::Marked, &Vec<u64>)| {
+        let shown = |(mark, spans): (&Marked, &Vec<u64>)| {
             let mut sorted: Vec<u64> = spans.iter().map(|ns| ns.saturating_sub(overhead)).collect();
             sorted.sort_unstable();
             OpTime {
@@ -85,14 +122,21 @@ impl Times {
         graph.marks.iter().zip(&self.ops).map(shown).collect()
     }
 
-    /// The window of this pass, whose parts are those of a `traced` one: stalls are what stands in the compute queue to
-    /// move blocks, waiting is admission, and launches are within the operations.
-    pub(super) fn tally(&self, traced: &[OpTime]) -> TimeTally {
+    /// The window of this pass, whose parts, and how many blocks were late, are those of a `traced` one: stalls are what
+    /// stands in the compute queue to move blocks, waiting is admission, and launches are within the operations.
+    pub(super) fn tally(&self, traced: &[OpTime], late: u64) -> TimeTally {
         let stalls = [OpKind::Demand.name(), OpKind::Prefetch.name()];
-        let of = |op: &&OpTime| stalls.contains(&op.operation);
-        let sum =
-            |queue: &str| traced.iter().filter(of).filter(|op| op.queue == queue).map(|op| op.total_ns).sum();
-        let (stall, busy): (u64, u64) = (sum("compute"), sum("copy in"));
+        let sum = |kind: &str, queue: &str| {
+            let of = traced.iter().filter(|op| op.operation == kind && op.queue == queue);
+            of.map(|op| op.total_ns).sum::<u64>()
+        };
+        let stall: u64 = stalls.iter().map(|kind| sum(kind, "compute")).sum();
+        // What flies beside the kernels is waited for on their queue; what does not is moved there.
+        let moved = |kind: &&str| match sum(kind, "copy in") {
+            0 => sum(kind, "compute"),
+            aside => aside,
+        };
+        let busy: u64 = stalls.iter().map(moved).sum();
         let total = self.total();
         let wait_ns = self.admission.min(total);
         let stall_ns = stall.min(total - wait_ns);
@@ -110,7 +154,9 @@ impl Times {
             step_p50_ns: percentile(50),
             step_p90_ns: percentile(90),
             step_p99_ns: percentile(99),
-            h2d_busy_ns: if busy > 0 { busy } else { stall },
+            h2d_busy_ns: busy,
+            covered: self.moved.covered - late.min(self.moved.covered),
+            late,
             ..self.moved
         }
     }
@@ -146,7 +192,7 @@ mod tests {
             op(OpKind::Attend, "compute", 60),
             op(OpKind::Demand, "copy in", 9),
         ];
-        let tally = times.tally(&traced);
+        let tally = times.tally(&traced, 0);
         assert_eq!((tally.compute_ns, tally.stall_ns, tally.wait_ns, tally.total_ns), (90, 40, 20, 150));
         assert_eq!((tally.step_p50_ns, tally.step_p99_ns, tally.h2d_busy_ns), (50, 70, 9));
         let sums = by_kind(&traced);
