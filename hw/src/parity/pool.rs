@@ -1,4 +1,4 @@
-//! The pool of warm pages that lets everything in, written once more from its definition: removals, insertions, the oldest
+//! The pool of warm pages behind whatever admission, written once more from its definition: removals, insertions, the oldest
 //! insertions leave. It stands apart from the decision plane's, which it checks, and keeps the frames of a replay.
 
 use crate::ops::count32;

@@ -1,8 +1,8 @@
 //! Where every block's frame is, kept by the host for replays whose plans it makes: the frames of slots and of warm pages,
 //! and what copy engines are told. Where slots keep their frames and kernels move the blocks, the device needs none of it.
 //!
-//! Slots and warm pages are indirections to frames. A block that leaves a slot keeps its frame as a warm page; the slot
-//! takes that of the page that came back, or one that is free for what is brought from home. As many frames as slots,
+//! Slots and warm pages are indirections to frames. A block that leaves a slot and is let in keeps its frame as a warm page;
+//! the slot takes that of the page that came back, or one that is free for what is brought from home. As many frames as slots,
 //! reserved ones and warm pages always suffice: what the pool gives up covers what the slots ask for.
 
 use super::geometry::Geometry;
@@ -116,7 +116,7 @@ impl Ledger {
         for (at, plan) in plans.iter().enumerate() {
             let g = layer * self.z.streams + count32(at);
             for (number, fill) in scripted(plan).enumerate() {
-                let frame = self.fill(g, fill, &mut taken);
+                let frame = self.fill(g, fill, leaves(plan, fill), &mut taken);
                 say(at, number, frame);
             }
         }
@@ -140,7 +140,7 @@ impl Ledger {
                     &mut pages.homes[table as usize].1[fill.block.index()],
                     NONE,
                 ));
-                if fill.victim == BlockId::NONE {
+                if !leaves(plan, fill) {
                     let g = layer * self.z.streams + count32(at);
                     self.spare.push(self.frames[place(&self.z, g, fill.slot.0)]);
                 }
@@ -149,7 +149,7 @@ impl Ledger {
         for (at, plan) in plans.iter().enumerate() {
             let table = pages.tables[table(at).0][table(at).1];
             let g = layer * self.z.streams + count32(at);
-            for fill in plan.fills().filter(|fill| fill.victim != BlockId::NONE) {
+            for fill in plan.fills().filter(|fill| leaves(plan, fill)) {
                 inserted.push((table, fill.victim.0));
                 let frame = self.frames[place(&self.z, g, fill.slot.0)];
                 let page = &mut pages.homes[table as usize].1[fill.victim.index()];
@@ -164,11 +164,11 @@ impl Ledger {
         taken
     }
 
-    /// Gives a fill its frame.
-    fn fill(&mut self, g: u32, fill: &Fill, taken: &mut VecDeque<u32>) -> u32 {
+    /// Gives a fill its frame; `leaves` whether the slot's own goes to the warm pages.
+    fn fill(&mut self, g: u32, fill: &Fill, leaves: bool, taken: &mut VecDeque<u32>) -> u32 {
         let (slot, reserved) = (place(&self.z, g, fill.slot.0), place(&self.z, g, self.z.slots));
-        // Without warm pages, and where nothing left, the slot's own frame is as free as any.
-        let own = self.pages.is_none() || fill.victim == BlockId::NONE;
+        // Without warm pages, and where nothing entered them, the slot's own frame is as free as any.
+        let own = self.pages.is_none() || !leaves;
         let mut free = |own: bool, frame: u32| match own {
             true => frame,
             false => self.spare.pop().expect("the pool gave up as many frames as the slots ask for"),
@@ -220,6 +220,11 @@ impl Ledger {
 /// The fills of a stream in the order in which the script has them: those before the look-up stand last.
 pub(super) fn scripted(plan: &StreamPlan) -> impl Iterator<Item = &Fill> {
     plan.loads.iter().chain(&plan.prefetches).chain(&plan.growth).chain(&plan.ahead)
+}
+
+/// Whether a block leaves by this fill and enters the warm pages.
+fn leaves(plan: &StreamPlan, fill: &Fill) -> bool {
+    fill.victim != BlockId::NONE && !plan.rejected.contains(&fill.victim)
 }
 
 fn place(z: &Sizes, g: u32, slot: u32) -> usize {

@@ -22,6 +22,7 @@ impl Recorder<'_> {
     pub(super) fn time(&mut self, stream: &Stream) -> Result<u32, HwError> {
         let at = self.next;
         self.next += 1;
+        assert!(at < self.rig.stamps_per_step(), "a step's times fit its row");
         self.rig.stamp(stream, &self.rig.stamps, self.rig.stamps_per_step(), at)?;
         Ok(at)
     }

@@ -94,13 +94,6 @@ fn check(single: &Single) -> Result<(), ReplayError> {
 /// What the host cannot follow of the warm pages.
 fn check_warm(single: &Single) -> Result<(), ReplayError> {
     let (blueprint, recording) = (&single.blueprint, &single.recording);
-    if blueprint.admission.entry.name != "always" {
-        let message = format!(
-            "`{}` does not run on a device yet, which keeps all that leaves; choose \"always\"",
-            blueprint.admission.entry.name
-        );
-        return Err(refuse("warm.admission", message));
-    }
     if blueprint.prefetch.ahead {
         let message = format!(
             "`{}` runs ahead, which a device does not do beside warm pages: a frame could be written before it is free",
@@ -198,7 +191,6 @@ mod tests {
     fn what_has_no_counterpart_is_refused_by_its_field() {
         for (rest, field) in [
             ("[time]\ntransfer = \"copy-batch\"\n", "time.transfer: `copy-batch`"),
-            ("[warm]\nsize = \"1 MiB\"\nadmission = \"sketch\"\n", "warm.admission: `sketch`"),
             (
                 "[warm]\nsize = \"1 MiB\"\n[prefetch]\npolicy = \"next-layer\"\n",
                 "prefetch.policy: `next-layer`",

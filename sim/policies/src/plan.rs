@@ -68,6 +68,8 @@ pub struct StreamPlan {
     pub prefetches: Vec<Fill>,
     /// The newly filled block, where it found a slot.
     pub growth: Option<Fill>,
+    /// Blocks that left and that the admission policy kept out of the warm pages, in victim order.
+    pub rejected: Vec<BlockId>,
     /// Whether the newest block was selected.
     pub newest: bool,
     /// For each first demand of a prefetched block, the plane's step that issued the prefetch.
@@ -83,6 +85,7 @@ impl StreamPlan {
         self.ahead.clear();
         self.prefetches.clear();
         self.growth = None;
+        self.rejected.clear();
         self.newest = false;
         self.prefetch_uses.clear();
         self.counts = Counts::default();

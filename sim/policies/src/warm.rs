@@ -164,9 +164,13 @@ impl WarmPool {
         // What went for a prefetch ahead and was demanded in the same step is in the buffer again.
         let back = |victim| !plan.ahead.is_empty() && plan.loads.iter().any(|fill| fill.block == victim);
         let left = plan.fills().filter(|fill| fill.victim != BlockId::NONE && !back(fill.victim));
+        let mut rejected = Vec::new(); // without a gate that rejects, never allocated
         for fill in left {
-            self.offer(tables, step, fill.victim, fill.slot, &mut counts);
+            if !self.offer(tables, step, fill.victim, fill.slot, &mut counts) {
+                rejected.push(fill.victim);
+            }
         }
+        plan.rejected = rejected;
         plan.counts += counts;
         self.gate.credit(&Seen { step, stream: tables.own, plan, near });
     }
@@ -181,16 +185,26 @@ impl WarmPool {
         counts
     }
 
-    fn offer(&mut self, tables: &StreamTables, step: u32, block: BlockId, slot: Slot, counts: &mut Counts) {
+    /// Whether the block entered.
+    fn offer(
+        &mut self,
+        tables: &StreamTables,
+        step: u32,
+        block: BlockId,
+        slot: Slot,
+        counts: &mut Counts,
+    ) -> bool {
         let page = Page { table: tables.home_of(block), block };
         let held = self.tables[page.table as usize][block.index()] != NOT_WARM;
         let leaver = Leaver { stream: tables.own, slot, step, page, rival: self.rival() };
-        if held || self.gate.admits(&leaver) {
+        let enters = held || self.gate.admits(&leaver);
+        if enters {
             self.insert(page);
             counts.warm_insertions += 1;
         } else {
             counts.warm_rejected += 1;
         }
+        enters
     }
 
     /// The block that an insertion now would push out; none while a frame is free.

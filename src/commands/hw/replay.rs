@@ -17,11 +17,14 @@ use std::process::ExitCode;
 
 /// Replay one configuration on the CUDA device, with real blocks, kernels and times
 ///
-/// Takes the configuration of `kvtier replay`. Every decision of the device is compared with the decision plane's, and
-/// every byte moved with what it must be; differences exit with 1, a machine without a fitting device with 2.
+/// Takes the configuration of `kvtier replay`, with every overlap mode, transfer, prefetcher and warm pages; what a
+/// device does not do is refused by name. Every decision of the device is compared with the decision plane's, and every
+/// byte moved with what it must be; differences exit with 1, a machine without a fitting device with 2.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  kvtier hw replay --policy lru-step --slots 2k\n  \
-    kvtier hw replay --model llama-3.1-8b --concurrency 8 --overlap hit-first --out runs/h100")]
+    kvtier hw replay --model llama-3.1-8b --concurrency 8 --overlap hit-first --out runs/h100\n  \
+    kvtier hw replay --prefetch next-ranked --overlap layer-ahead --set warm.size=64MiB\n  \
+    kvtier hw replay --set time.launch=stream --set time.transfer=copy-batch")]
 pub(crate) struct Args {
     #[command(flatten)]
     flags: Flags,

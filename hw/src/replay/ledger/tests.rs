@@ -89,10 +89,13 @@ impl TimePlane for Follower {
 fn every_frame_has_one_owner_and_a_warm_hit_finds_its_bytes() {
     for (size, rest) in [
         ("64 KiB", ""),
+        ("3 MiB", "admission = \"second-touch\"\n[prefetch]\npolicy = \"next-ranked\"\n"),
+        ("16 MiB", "admission = \"sketch\"\n"),
         ("3 MiB", "[prefetch]\npolicy = \"next-ranked\"\nbudget = 3\n"),
         ("64 MiB", "[hot]\nslots = \"1.25k\"\nstart = \"recent\"\n[prefetch]\npolicy = \"association\"\n"),
     ] {
-        let rest = format!("{rest}[warm]\nsize = \"{size}\"\n");
+        // Fields of the warm pages come first.
+        let rest = format!("[warm]\nsize = \"{size}\"\n{rest}");
         let mut follower = Follower::new("llama-3.1-8b", &rest);
         let decisions = single("llama-3.1-8b", &rest).replay(&mut follower, &|| false).expect("it replays");
         let whole = decisions.whole;
