@@ -151,7 +151,8 @@ impl Gemm {
     /// Bytes that the library recommends for Hopper.
     const WORKSPACE: usize = 32 << 20;
 
-    /// Opens the library; `None` if it is not on this machine, where the stand-in must do.
+    /// Opens libcublas.so.13, or what KVTIER_LIBCUBLAS names; `None` if it is not on this machine, where the stand-in must
+    /// do.
     ///
     /// # Errors
     /// If it is there and does not start.
