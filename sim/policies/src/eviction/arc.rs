@@ -9,7 +9,7 @@
 
 use super::classic::ClassicPolicy;
 use super::ghosts::Ghosts;
-use super::{BufferShape, NoParams, StateClass, StepView};
+use super::{BufferShape, NoParams, Pins, StateClass};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
 
@@ -117,7 +117,7 @@ impl ClassicPolicy for Arc {
     }
 
     #[inline]
-    fn evict(&mut self, incoming: BlockId, view: &StepView<'_>) -> Slot {
+    fn evict(&mut self, incoming: BlockId, pins: &Pins<'_>, block_of: &[BlockId]) -> Slot {
         let back = [ONCE, OFTEN].into_iter().find(|&list| self.ghosts[usize::from(list)].recall(incoming));
         let mut leaves_ghost = true;
         let giver = match back {
@@ -134,10 +134,10 @@ impl ClassicPolicy for Arc {
         self.pending[usize::from(back.is_some())] += 1;
         let victim = [giver, 1 - giver]
             .into_iter()
-            .find_map(|list| self.lists.oldest_evictable(list, &view.pins))
+            .find_map(|list| self.lists.oldest_evictable(list, pins))
             .expect("an evictable slot stands in a list");
         if leaves_ghost {
-            self.ghosts[usize::from(self.lists.queue_of(victim))].add(view.block_of[victim.index()]);
+            self.ghosts[usize::from(self.lists.queue_of(victim))].add(block_of[victim.index()]);
         }
         self.lists.remove(victim);
         victim

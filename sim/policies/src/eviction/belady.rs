@@ -6,7 +6,7 @@
 
 use super::{BufferShape, EvictionPolicy, Insertion, NoParams, StateClass, StepView};
 use crate::PolicyError;
-use kvtier_units::Slot;
+use kvtier_units::{BlockId, Slot};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -39,6 +39,7 @@ impl EvictionPolicy for Belady {
     const SUMMARY: &'static str = "offline bound: evicts the block selected furthest in the future";
     const NEEDS_FUTURE: bool = true;
     const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
+    const PLAIN: bool = true;
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -76,6 +77,23 @@ impl EvictionPolicy for Belady {
         for (&slot, &next) in view.slots.iter().zip(foresight.next_use) {
             self.set(slot, next);
         }
+    }
+
+    #[inline(always)]
+    fn hit(&mut self, slot: Slot, next_use: u32) {
+        self.set(slot, next_use);
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, _: BlockId, next_use: u32, _: &[BlockId]) -> Slot {
+        let slot = loop {
+            let (next, Reverse(slot)) = self.furthest.pop().expect("a full buffer has a live entry");
+            if self.next_use[slot.index()] == next {
+                break slot;
+            }
+        };
+        self.set(slot, next_use);
+        slot
     }
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, next_use: u32) {

@@ -7,7 +7,7 @@
 
 use super::{BufferShape, EvictionPolicy, Insertion, StateClass, StepView};
 use crate::PolicyError;
-use kvtier_units::Slot;
+use kvtier_units::{BlockId, Slot};
 
 /// Parameters of [`Clock`].
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
@@ -34,6 +34,7 @@ impl EvictionPolicy for Clock {
     const NAME: &'static str = "clock";
     const SUMMARY: &'static str = "a hand takes back references and evicts where it finds none";
     const STATE: StateClass = StateClass { per_slot: 1, per_block: 0, per_stream: 0 };
+    const PLAIN: bool = true;
     type Params = ClockParams;
 
     fn new(params: ClockParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -80,9 +81,25 @@ impl EvictionPolicy for Clock {
     }
 
     #[inline(always)]
-    fn touch_hit(&mut self, view: &StepView<'_>) {
-        let references = &mut self.references[view.slots[0].index()];
+    fn hit(&mut self, slot: Slot, _: u32) {
+        let references = &mut self.references[slot.index()];
         *references = references.saturating_add(1).min(self.most);
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, _: BlockId, _: u32, _: &[BlockId]) -> Slot {
+        loop {
+            let slot = Slot::at(self.hand);
+            self.hand += 1;
+            if self.hand == self.references.len() {
+                self.hand = 0;
+            }
+            let references = &mut self.references[slot.index()];
+            if *references == 0 {
+                return slot;
+            }
+            *references -= 1;
+        }
     }
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {

@@ -8,7 +8,7 @@
 
 use super::classic::ClassicPolicy;
 use super::lazy_heap::{LazyHeap, priority};
-use super::{BufferShape, NoParams, StateClass, StepView};
+use super::{BufferShape, NoParams, Pins, StateClass};
 use crate::PolicyError;
 use kvtier_units::{BlockId, Slot};
 
@@ -46,8 +46,8 @@ impl ClassicPolicy for Gdsf {
     }
 
     #[inline]
-    fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
-        let (victim, _) = self.order.take_smallest(&view.pins);
+    fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
+        let (victim, _) = self.order.take_smallest(pins);
         // A pinned block below the victim may leave later: inflation never falls.
         self.inflation = self.inflation.max(self.value[victim.index()]);
         victim

@@ -6,7 +6,7 @@
 //! starts at one. Total order: (count, recency), which is unique; within a step worse ranks are older.
 
 use super::classic::ClassicPolicy;
-use super::{BufferShape, NoParams, StateClass, StepView};
+use super::{BufferShape, NoParams, Pins, StateClass};
 use crate::PolicyError;
 use kvtier_units::{BlockId, Slot};
 
@@ -137,8 +137,8 @@ impl ClassicPolicy for Lfu {
     }
 
     #[inline]
-    fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
-        let victim = self.ascending().find(|&slot| !view.pins.holds(slot));
+    fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
+        let victim = self.ascending().find(|&slot| !pins.holds(slot));
         let victim = victim.expect("an evictable slot has a count");
         self.unlink(victim);
         victim

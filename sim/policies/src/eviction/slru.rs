@@ -7,7 +7,7 @@
 //! segment, then of the next one up. The variant `libcachesim` fills upper segments while they have room.
 
 use super::classic::ClassicPolicy;
-use super::{BufferShape, StateClass, StepView};
+use super::{BufferShape, Pins, StateClass};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
 use serde::Deserialize;
@@ -98,9 +98,9 @@ impl ClassicPolicy for Slru {
     }
 
     #[inline]
-    fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
+    fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
         let mut segments = (0u8..).take(self.capacity.len());
-        let victim = segments.find_map(|segment| self.segments.oldest_evictable(segment, &view.pins));
+        let victim = segments.find_map(|segment| self.segments.oldest_evictable(segment, pins));
         let victim = victim.expect("an evictable slot stands in a segment");
         self.segments.remove(victim);
         victim

@@ -9,7 +9,7 @@
 //! contest. Ties of the estimate go to the block already in the main part. Total order: each list's.
 
 use super::classic::ClassicPolicy;
-use super::{BufferShape, StateClass, StepView, percent_of};
+use super::{BufferShape, Pins, StateClass, percent_of};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
 use serde::Deserialize;
@@ -127,10 +127,10 @@ impl ClassicPolicy for WTinyLfu {
     }
 
     #[inline]
-    fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
-        let candidate = self.lists.oldest_evictable(WINDOW, &view.pins);
+    fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
+        let candidate = self.lists.oldest_evictable(WINDOW, pins);
         let main =
-            [PROBATION, PROTECTED].into_iter().find_map(|list| self.lists.oldest_evictable(list, &view.pins));
+            [PROBATION, PROTECTED].into_iter().find_map(|list| self.lists.oldest_evictable(list, pins));
         let window_is_full = self.lists.len(WINDOW) + self.pending >= self.window_slots;
         let victim = match (candidate, main) {
             (Some(candidate), Some(main)) if window_is_full => {
