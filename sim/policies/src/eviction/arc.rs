@@ -113,6 +113,9 @@ impl ClassicPolicy for Arc {
 
     #[inline]
     fn on_hit(&mut self, slot: Slot) {
+        if self.lists.queue_of(slot) == OFTEN {
+            return self.lists.renew(OFTEN, slot);
+        }
         self.lists.push_front(OFTEN, slot);
     }
 

@@ -98,7 +98,7 @@ impl S3Fifo {
                 return Some(slot);
             }
             *hits = (*hits).min(MOST) - 1;
-            self.queues.push_front(MAIN, slot);
+            self.queues.renew(MAIN, slot);
         }
     }
 }

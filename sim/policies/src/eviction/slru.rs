@@ -90,11 +90,11 @@ impl ClassicPolicy for Slru {
     fn on_hit(&mut self, slot: Slot) {
         let top = u8::try_from(self.capacity.len() - 1).expect("at most 16 segments");
         let segment = self.segments.queue_of(slot);
-        let next = (segment + 1).min(top);
-        self.segments.push_front(next, slot);
-        if next != segment {
-            self.cool(next);
+        if segment == top {
+            return self.segments.renew(top, slot);
         }
+        self.segments.push_front(segment + 1, slot);
+        self.cool(segment + 1);
     }
 
     #[inline]

@@ -58,7 +58,7 @@ impl ClassicPolicy for TwoQ {
     #[inline]
     fn on_hit(&mut self, slot: Slot) {
         if self.queues.queue_of(slot) == MAIN {
-            self.queues.push_front(MAIN, slot);
+            self.queues.renew(MAIN, slot);
         }
     }
 

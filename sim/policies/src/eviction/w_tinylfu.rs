@@ -116,8 +116,9 @@ impl ClassicPolicy for WTinyLfu {
     #[inline]
     fn on_hit(&mut self, slot: Slot) {
         self.sketch.add(self.block_of[slot.index()]);
-        if self.lists.queue_of(slot) == WINDOW {
-            return self.lists.push_front(WINDOW, slot);
+        let list = self.lists.queue_of(slot);
+        if list != PROBATION {
+            return self.lists.renew(list, slot);
         }
         self.lists.push_front(PROTECTED, slot);
         if self.lists.len(PROTECTED) > self.protected_slots {
