@@ -68,6 +68,11 @@ impl RecencyLog {
         self.touch(order.into_iter());
     }
 
+    /// Slots of the buffer.
+    pub(crate) fn slots(&self) -> u32 {
+        u32::try_from(self.last.len()).expect("a buffer has fewer than 2^32 slots")
+    }
+
     /// All slots of the order, oldest first.
     pub(crate) fn ascending(&self) -> impl Iterator<Item = Slot> + '_ {
         (self.head..self.tail).filter(|&at| self.counts(at)).map(|at| self.log[at])
