@@ -111,7 +111,7 @@ impl ClassicPolicy for Arc {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         if self.lists.queue_of(slot) == OFTEN {
             return self.lists.renew(OFTEN, slot);
@@ -119,7 +119,7 @@ impl ClassicPolicy for Arc {
         self.lists.push_front(OFTEN, slot);
     }
 
-    #[inline]
+    #[inline(always)]
     fn evict(&mut self, incoming: BlockId, pins: &Pins<'_>, block_of: &[BlockId]) -> Slot {
         let back = [ONCE, OFTEN].into_iter().find(|&list| self.ghosts[usize::from(list)].recall(incoming));
         let mut leaves_ghost = true;
@@ -146,7 +146,7 @@ impl ClassicPolicy for Arc {
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         let [once, often] = &mut self.ghosts;
         let list = if once.take(block) | often.take(block) { OFTEN } else { ONCE };

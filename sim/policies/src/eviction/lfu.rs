@@ -120,7 +120,7 @@ impl ClassicPolicy for Lfu {
         Ok(Lfu::empty(shape.slots))
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         let at = self.node_of[slot.index()];
         let Node { count, newest, oldest, larger, .. } = self.nodes[at as usize];
@@ -136,7 +136,7 @@ impl ClassicPolicy for Lfu {
         self.link_newest(slot, smaller, count + 1);
     }
 
-    #[inline]
+    #[inline(always)]
     fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
         let victim = self.ascending().find(|&slot| !pins.holds(slot));
         let victim = victim.expect("an evictable slot has a count");
@@ -144,7 +144,7 @@ impl ClassicPolicy for Lfu {
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, _: BlockId) {
         self.link_newest(slot, ENDS, 1);
     }

@@ -164,7 +164,7 @@ impl ClassicPolicy for Lirs {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         let block = self.block_of[slot.index()];
         let was_on_stack = self.stack.holds(block);
@@ -180,7 +180,7 @@ impl ClassicPolicy for Lirs {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn evict(&mut self, incoming: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
         // The bound on ghosts must not push out the very block that comes back.
         self.ghosts.recall(incoming);
@@ -199,7 +199,7 @@ impl ClassicPolicy for Lirs {
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         self.block_of[slot.index()] = block;
         self.slot_of[block.index()] = slot;

@@ -125,13 +125,13 @@ impl ClassicPolicy for S3Fifo {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         let hits = &mut self.hits[slot.index()];
         *hits = hits.saturating_add(1);
     }
 
-    #[inline]
+    #[inline(always)]
     fn evict(&mut self, incoming: BlockId, pins: &Pins<'_>, block_of: &[BlockId]) -> Slot {
         self.warming = false;
         self.ghosts.recall(incoming);
@@ -149,7 +149,7 @@ impl ClassicPolicy for S3Fifo {
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         let back = self.ghosts.take(block);
         let overflow = self.warming && self.queues.len(SMALL) >= self.small_slots;

@@ -30,12 +30,12 @@ impl ClassicPolicy for Sieve {
         Ok(Sieve { queue: SlotQueues::new(shape.slots, 1), visited, hand: None })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         self.visited[slot.index()] = true;
     }
 
-    #[inline]
+    #[inline(always)]
     fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
         let mut hand = self.hand;
         let victim = loop {
@@ -50,7 +50,7 @@ impl ClassicPolicy for Sieve {
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, _: BlockId) {
         self.visited[slot.index()] = false;
         self.queue.push_front(0, slot);

@@ -86,7 +86,7 @@ impl ClassicPolicy for Slru {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         let top = u8::try_from(self.capacity.len() - 1).expect("at most 16 segments");
         let segment = self.segments.queue_of(slot);
@@ -97,7 +97,7 @@ impl ClassicPolicy for Slru {
         self.cool(segment + 1);
     }
 
-    #[inline]
+    #[inline(always)]
     fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
         let mut segments = (0u8..).take(self.capacity.len());
         let victim = segments.find_map(|segment| self.segments.oldest_evictable(segment, pins));
@@ -106,7 +106,7 @@ impl ClassicPolicy for Slru {
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, _: BlockId) {
         let segment = match self.variant {
             SlruVariant::Paper => 0,

@@ -55,14 +55,14 @@ impl ClassicPolicy for TwoQ {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         if self.queues.queue_of(slot) == MAIN {
             self.queues.renew(MAIN, slot);
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn evict(&mut self, incoming: BlockId, pins: &Pins<'_>, block_of: &[BlockId]) -> Slot {
         self.out.recall(incoming);
         let first = if self.queues.len(IN) > self.in_slots { IN } else { MAIN };
@@ -77,7 +77,7 @@ impl ClassicPolicy for TwoQ {
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         let queue = if self.out.take(block) { MAIN } else { IN };
         self.queues.push_front(queue, slot);

@@ -113,7 +113,7 @@ impl ClassicPolicy for WTinyLfu {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         self.sketch.add(self.block_of[slot.index()]);
         let list = self.lists.queue_of(slot);
@@ -127,7 +127,7 @@ impl ClassicPolicy for WTinyLfu {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
         let candidate = self.lists.oldest_evictable(WINDOW, pins);
         let main =
@@ -150,7 +150,7 @@ impl ClassicPolicy for WTinyLfu {
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         self.sketch.add(block);
         self.block_of[slot.index()] = block;
