@@ -15,6 +15,7 @@ mod home;
 mod plan;
 mod plane;
 pub mod prefetch;
+mod recency;
 mod recency_log;
 mod residency;
 mod schedule;

@@ -62,11 +62,41 @@ impl RecencyLog {
         let mut now_at = vec![Slot::NONE; self.last.len()];
         let filled = kept.iter().enumerate().filter(|(_, from)| **from != Slot::NONE);
         filled.for_each(|(to, from)| now_at[from.index()] = Slot::at(to));
-        let order =
-            (self.head..self.tail).filter(|&at| self.counts(at)).map(|at| now_at[self.log[at].index()]);
+        let order = self.ascending().map(|slot| now_at[slot.index()]);
         let order: Vec<Slot> = order.filter(|&slot| slot != Slot::NONE).collect();
         *self = RecencyLog::new(u32::try_from(kept.len()).expect("a buffer has fewer than 2^32 slots"));
         self.touch(order.into_iter());
+    }
+
+    /// Slots of the buffer.
+    pub(crate) fn slots(&self) -> u32 {
+        u32::try_from(self.last.len()).expect("a buffer has fewer than 2^32 slots")
+    }
+
+    /// All slots of the order, oldest first.
+    pub(crate) fn ascending(&self) -> impl Iterator<Item = Slot> + '_ {
+        (self.head..self.tail).filter(|&at| self.counts(at)).map(|at| self.log[at])
+    }
+
+    /// Forgets the order, for one that holds the same slots.
+    pub(crate) fn restart(&mut self, ascending: impl ExactSizeIterator<Item = Slot>) {
+        (self.head, self.tail) = (0, 0);
+        self.touch(ascending);
+    }
+
+    /// The least recently touched slot, which is touched now.
+    ///
+    /// # Panics
+    /// If no slot was ever touched.
+    #[inline(always)]
+    pub(crate) fn renew_oldest(&mut self) -> Slot {
+        while !self.counts(self.head) {
+            self.head += 1;
+        }
+        let slot = self.log[self.head];
+        self.head += 1;
+        self.touch_one(slot);
+        slot
     }
 
     /// Rewrites the log with the entries that count; at most one per slot is left.

@@ -5,11 +5,12 @@ use crate::eviction::{BufferShape, EvictionPolicy, Insertion, StepView};
 use crate::home::HomeLookup;
 use crate::prefetch::{Prefetcher, Upcoming};
 use crate::warm::WarmLookup;
-use crate::{Counts, Fill, Foresight, Resized, Selection, Source, StreamPlan};
+use crate::{Counts, Fill, Resized, Selection, Source, StreamPlan};
 use kvtier_units::{BlockId, Slot};
 use prefetching::Wants;
 use tables::Tables;
 
+mod plain;
 mod prefetching;
 mod resize;
 mod tables;
@@ -203,26 +204,6 @@ impl<E: EvictionPolicy> Residency<E> {
         }
     }
 
-    /// The miss of a selection of one block, in which nobody is pinned: the same decisions as `load_misses` and `touch`.
-    #[inline(always)]
-    fn access_miss(&mut self, selection: &Selection<'_>) {
-        self.tables.ranks[0] = 0;
-        self.tables.missed = 1;
-        self.choose_victims(selection, &[Slot::NONE], None, usize::from(self.free_slots() == 0));
-        let slot = self.take_slot(0);
-        let block = selection.blocks[0];
-        let victim = std::mem::replace(&mut self.tables.block_of[slot.index()], block);
-        if victim != BlockId::NONE {
-            self.tables.slot_of[victim.index()] = Slot::NONE;
-        }
-        self.tables.slot_of[block.index()] = slot;
-        // Neither free nor pinned, in this and every later access.
-        self.tables.pinned_in[slot.index()] = 0;
-        self.history[block.index()] = BEEN;
-        self.policy.touch(&self.tables.view(selection, &[slot]));
-        self.tables.missed = 0;
-    }
-
     /// Counts first demands of prefetched blocks among the hits.
     fn credit_prefetches(&mut self, plan: &mut StreamPlan) {
         if self.unused_prefetches == 0 {
@@ -326,25 +307,7 @@ impl<E: EvictionPolicy> HotBuffer for Residency<E> {
     }
 
     fn access(&mut self, blocks: &[BlockId], next_use: &[u32]) -> u64 {
-        assert_eq!(self.unused_prefetches, 0, "nothing is prefetched in a plain replay");
-        // One block alone pins nobody else, and is resident before it is pinned: so no slot is stamped, and none stays pinned.
-        self.tables.epoch += 1;
-        self.tables.missed = 0;
-        let mut misses = 0;
-        for (at, block) in blocks.chunks_exact(1).enumerate() {
-            let foresight =
-                next_use.get(at..=at).map(|next_use| Foresight { next_use, grown_next_use: u32::MAX });
-            let selection =
-                Selection { blocks: block, scores: &[], near: &[], newest: false, grown: None, foresight };
-            let slot = self.tables.slot_of[block[0].index()];
-            if slot == Slot::NONE {
-                misses += 1;
-                self.access_miss(&selection);
-            } else {
-                self.policy.touch_hit(&self.tables.view(&selection, &[slot]));
-            }
-        }
-        misses
+        self.access_all(blocks, next_use)
     }
 
     fn resize(&mut self, slots: u32, out: &mut Resized) {

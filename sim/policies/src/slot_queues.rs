@@ -76,6 +76,20 @@ impl SlotQueues {
         self.lengths[usize::from(queue)] += 1;
     }
 
+    /// Moves the slot to the front of the queue that it stands in.
+    #[inline(always)]
+    pub fn renew(&mut self, queue: u8, slot: Slot) {
+        let sentinel = self.sentinel(queue);
+        let Node { ahead, behind, .. } = self.nodes[slot.index()];
+        debug_assert_eq!(self.nodes[slot.index()].queue, queue, "a slot is renewed in its own queue");
+        self.nodes[ahead as usize].behind = behind;
+        self.nodes[behind as usize].ahead = ahead;
+        let first = std::mem::replace(&mut self.nodes[sentinel as usize].behind, slot.0);
+        let node = &mut self.nodes[slot.index()];
+        (node.ahead, node.behind) = (sentinel, first);
+        self.nodes[first as usize].ahead = slot.0;
+    }
+
     /// Takes the slot out of its queue, if it stands in one.
     #[inline(always)]
     pub fn remove(&mut self, slot: Slot) {

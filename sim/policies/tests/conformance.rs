@@ -9,7 +9,7 @@ mod resizing;
 use kvtier_policies::StreamPlan;
 use kvtier_policies::eviction::{EVICTION, Entry, find};
 use kvtier_units::BlockId;
-use model::{Ask, Features, NaiveBuffer, Outcome, Script, policies, replay, scripts};
+use model::{Ask, Features, NaiveBuffer, Outcome, Script, Scripted, one_step, policies, replay, scripts};
 use proptest::prelude::*;
 
 const EVERYTHING: Features = Features { growth: true, prefetch: true, start: true };
@@ -124,6 +124,45 @@ fn with_growth(held: u64, pinned: u64, grown: Option<u32>, slots: u32) -> Vec<u6
     if all_pinned { vec![held] } else { subsets(held | 1 << grown, pinned | 1 << grown, slots) }
 }
 
+/// Parameters that take other paths than the defaults.
+const OTHER_PARAMS: &[(&str, &str)] = &[
+    ("clock", "bits = 3"),
+    ("slru", "shares = [1, 1, 1, 1]\nvariant = 'libcachesim'"),
+    ("lru-k", "k = 3"),
+    ("lru-k", "variant = 'libcachesim'"),
+    ("s3-fifo", "variant = 'libcachesim'"),
+];
+
+/// Replays runs of accesses, each by steps or plainly, beside a replay of steps alone.
+fn assert_plain_equals_steps(entry: &Entry, params: &toml::Table, slots: u32, runs: &[(bool, Vec<u32>)]) {
+    let blocks: Vec<u32> = runs.iter().flat_map(|(_, run)| run).copied().collect();
+    let asks = blocks.iter().map(|&block| Ask { blocks: vec![block], ..Ask::default() }).collect();
+    let script =
+        Script { slots, blocks: 60, k: 1, start: Vec::new(), prefilled: 0, budget: 0, ahead: false, asks };
+    let steps = replay(entry, params, &script);
+    let mut buffer = entry.build(params, script.shape()).unwrap();
+    let mut nobody = Scripted::of(&script);
+    let mut now = 0u32;
+    for (plainly, run) in runs {
+        let (first, end) = (now as usize, now as usize + run.len());
+        let misses = if *plainly {
+            let next = |(now, &block): (i64, &u32)| script.next_use(now, block);
+            let next: Vec<u32> = (i64::from(now)..).zip(run).map(next).collect();
+            buffer.access(&model::ids(run), if entry.needs_future { &next } else { &[] })
+        } else {
+            let step = |(step, ask): (u32, &Ask)| {
+                let foresees = entry.needs_future;
+                one_step(buffer.as_mut(), foresees, &script, step, ask, &mut nobody).counts.misses
+            };
+            (now..).zip(&script.asks[first..end]).map(step).sum()
+        };
+        let expected = steps[first..end].iter().map(|(plan, _)| plan.counts.misses).sum::<u64>();
+        assert_eq!(misses, expected, "{}: misses", entry.name);
+        assert_eq!(buffer.blocks(), &steps[end - 1].1[..], "{}: blocks by slot", entry.name);
+        now = u32::try_from(end).unwrap();
+    }
+}
+
 #[test]
 fn the_model_covers_the_policies_whose_order_is_fixed() {
     for name in ["fifo", "clock", "lru", "lru-step", "lfu", "belady"] {
@@ -167,21 +206,17 @@ proptest! {
         }
     }
 
+    /// Runs of single accesses between steps of one block: after each run every slot holds what it holds in a replay of steps.
     #[test]
-    fn plain_replay_decides_as_steps_do(slots in 1u32..9, blocks in prop::collection::vec(0u32..14, 0..120)) {
+    fn plain_replay_decides_as_steps_do(
+        slots in 1u32..40,
+        runs in prop::collection::vec((any::<bool>(), prop::collection::vec(0u32..60, 1..30)), 0..20),
+    ) {
         for entry in EVICTION {
-            let asks = blocks.iter().map(|&block| Ask { blocks: vec![block], ..Ask::default() }).collect();
-            let script =
-                Script { slots, blocks: 14, k: 1, start: Vec::new(), prefilled: 0, budget: 0, ahead: false, asks };
-            let mut buffer = entry.build(&toml::Table::new(), script.shape()).unwrap();
-            let steps = replay(entry, &toml::Table::new(), &script);
-            let next: Vec<u32> =
-                (0i64..).zip(&blocks).map(|(now, &block)| script.next_use(now, block)).collect();
-            let found = buffer.access(&model::ids(&blocks), if entry.needs_future { &next } else { &[] });
-            prop_assert_eq!(found, steps.iter().map(|(plan, _)| plan.counts.misses).sum::<u64>(), "{}", entry.name);
-            if let Some((_, last)) = steps.last() {
-                prop_assert_eq!(buffer.blocks(), &last[..], "{}", entry.name);
-            }
+            assert_plain_equals_steps(entry, &toml::Table::new(), slots, &runs);
+        }
+        for (name, params) in OTHER_PARAMS {
+            assert_plain_equals_steps(find(EVICTION, name).unwrap(), &params.parse().unwrap(), slots, &runs);
         }
     }
 

@@ -9,7 +9,7 @@
 
 use super::classic::ClassicPolicy;
 use super::ghosts::Ghosts;
-use super::{BufferShape, NoParams, StateClass, StepView};
+use super::{BufferShape, NoParams, Pins, StateClass};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
 
@@ -111,13 +111,16 @@ impl ClassicPolicy for Arc {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
+        if self.lists.queue_of(slot) == OFTEN {
+            return self.lists.renew(OFTEN, slot);
+        }
         self.lists.push_front(OFTEN, slot);
     }
 
-    #[inline]
-    fn evict(&mut self, incoming: BlockId, view: &StepView<'_>) -> Slot {
+    #[inline(always)]
+    fn evict(&mut self, incoming: BlockId, pins: &Pins<'_>, block_of: &[BlockId]) -> Slot {
         let back = [ONCE, OFTEN].into_iter().find(|&list| self.ghosts[usize::from(list)].recall(incoming));
         let mut leaves_ghost = true;
         let giver = match back {
@@ -134,16 +137,16 @@ impl ClassicPolicy for Arc {
         self.pending[usize::from(back.is_some())] += 1;
         let victim = [giver, 1 - giver]
             .into_iter()
-            .find_map(|list| self.lists.oldest_evictable(list, &view.pins))
+            .find_map(|list| self.lists.oldest_evictable(list, pins))
             .expect("an evictable slot stands in a list");
         if leaves_ghost {
-            self.ghosts[usize::from(self.lists.queue_of(victim))].add(view.block_of[victim.index()]);
+            self.ghosts[usize::from(self.lists.queue_of(victim))].add(block_of[victim.index()]);
         }
         self.lists.remove(victim);
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         let [once, often] = &mut self.ghosts;
         let list = if once.take(block) | often.take(block) { OFTEN } else { ONCE };

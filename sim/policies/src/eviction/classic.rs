@@ -4,7 +4,7 @@
 //! worst rank to the best, hits and insertions alike. So rank 0 ends most recent, and with one block a step this is
 //! the textbook's sequence of look-up, eviction and insertion.
 
-use super::{BufferShape, EvictionPolicy, Insertion, StateClass, StepView};
+use super::{BufferShape, EvictionPolicy, Insertion, Pins, StateClass, StepView};
 use crate::PolicyError;
 use crate::demotion::Tier;
 use kvtier_units::{BlockId, Slot};
@@ -35,8 +35,8 @@ pub trait ClassicPolicy: Sized + Send + 'static {
     fn on_hit(&mut self, slot: Slot);
 
     /// Takes a victim out of the policy's queues to make room for `incoming`. At least one slot that the queues hold
-    /// is evictable; pinned slots are passed over and stay as they are.
-    fn evict(&mut self, incoming: BlockId, view: &StepView<'_>) -> Slot;
+    /// is evictable; pinned slots are passed over and stay as they are. `block_of` is the block in every slot.
+    fn evict(&mut self, incoming: BlockId, pins: &Pins<'_>, block_of: &[BlockId]) -> Slot;
 
     /// The block entered the slot: a free one, or that of a victim.
     fn on_insert(&mut self, slot: Slot, block: BlockId);
@@ -60,6 +60,7 @@ impl<P: ClassicPolicy> EvictionPolicy for Classic<P> {
     const SUMMARY: &'static str = P::SUMMARY;
     const READS_HOMES: bool = P::READS_HOMES;
     const RESIZES: bool = P::RESIZES;
+    const PLAIN: bool = true;
     const STATE: StateClass = P::STATE;
     type Params = P::Params;
 
@@ -71,11 +72,12 @@ impl<P: ClassicPolicy> EvictionPolicy for Classic<P> {
     fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
         if let Some(incoming) = view.entering {
             assert_eq!(need, 1, "outside the demand path blocks enter one by one");
-            return out.push(self.0.evict(incoming, view));
+            return out.push(self.0.evict(incoming, &view.pins, view.block_of));
         }
         // The first misses take the free slots.
         for &rank in &view.misses[view.misses.len() - need..] {
-            out.push(self.0.evict(view.selection.blocks[rank as usize], view));
+            let incoming = view.selection.blocks[rank as usize];
+            out.push(self.0.evict(incoming, &view.pins, view.block_of));
         }
     }
 
@@ -92,8 +94,15 @@ impl<P: ClassicPolicy> EvictionPolicy for Classic<P> {
     }
 
     #[inline(always)]
-    fn touch_hit(&mut self, view: &StepView<'_>) {
-        self.0.on_hit(view.slots[0]);
+    fn hit(&mut self, slot: Slot, _: u32) {
+        self.0.on_hit(slot);
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, block: BlockId, _: u32, block_of: &[BlockId]) -> Slot {
+        let slot = self.0.evict(block, &Pins::NOTHING, block_of);
+        self.0.on_insert(slot, block);
+        slot
     }
 
     fn insert(&mut self, view: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {

@@ -7,7 +7,7 @@
 
 use super::{BufferShape, EvictionPolicy, Insertion, StateClass, StepView};
 use crate::PolicyError;
-use kvtier_units::Slot;
+use kvtier_units::{BlockId, Slot};
 
 /// Parameters of [`Clock`].
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
@@ -30,10 +30,51 @@ pub struct Clock {
     hand: usize,
 }
 
+/// Slots that the hand sweeps together where nothing is pinned.
+const SWEPT: usize = 16;
+/// One in each byte.
+const ONES: u128 = u128::MAX / 255;
+
+impl Clock {
+    /// The next slot with no reference, where nothing is pinned; those before it have lost one. Many are looked at together,
+    /// because how many the hand passes over cannot be foretold.
+    #[inline(always)]
+    fn sweep_unpinned(&mut self) -> usize {
+        let mut hand = self.hand;
+        loop {
+            let Some(bytes) = self.references[hand..].first_chunk_mut::<SWEPT>() else {
+                // Fewer are left before the end.
+                for (slot, count) in (hand..).zip(&mut self.references[hand..]) {
+                    if *count == 0 {
+                        return slot;
+                    }
+                    *count -= 1;
+                }
+                hand = 0;
+                continue;
+            };
+            let counts = u128::from_le_bytes(*bytes);
+            // Of bytes that borrow from a zero below them only the lowest can be trusted, and it is the one that is asked for.
+            let zeros = counts.wrapping_sub(ONES) & !counts & (ONES << 7);
+            let passed = zeros.trailing_zeros() / 8;
+            let below = if zeros == 0 { u128::MAX } else { (1 << (8 * passed)) - 1 };
+            *bytes = (counts - (ONES & below)).to_le_bytes();
+            if zeros != 0 {
+                return hand + passed as usize;
+            }
+            hand += SWEPT;
+            if hand == self.references.len() {
+                hand = 0;
+            }
+        }
+    }
+}
+
 impl EvictionPolicy for Clock {
     const NAME: &'static str = "clock";
     const SUMMARY: &'static str = "a hand takes back references and evicts where it finds none";
     const STATE: StateClass = StateClass { per_slot: 1, per_block: 0, per_stream: 0 };
+    const PLAIN: bool = true;
     type Params = ClockParams;
 
     fn new(params: ClockParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -80,9 +121,16 @@ impl EvictionPolicy for Clock {
     }
 
     #[inline(always)]
-    fn touch_hit(&mut self, view: &StepView<'_>) {
-        let references = &mut self.references[view.slots[0].index()];
+    fn hit(&mut self, slot: Slot, _: u32) {
+        let references = &mut self.references[slot.index()];
         *references = references.saturating_add(1).min(self.most);
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, _: BlockId, _: u32, _: &[BlockId]) -> Slot {
+        let slot = self.sweep_unpinned();
+        self.hand = if slot + 1 == self.references.len() { 0 } else { slot + 1 };
+        Slot::at(slot)
     }
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {

@@ -4,7 +4,7 @@
 
 use super::{BufferShape, EvictionPolicy, Insertion, NoParams, StateClass, StepView};
 use crate::{PolicyError, RecencyLog};
-use kvtier_units::Slot;
+use kvtier_units::{BlockId, Slot};
 
 /// First in, first out.
 pub struct Fifo {
@@ -17,6 +17,7 @@ impl EvictionPolicy for Fifo {
     const SUMMARY: &'static str = "evicts what was filled first";
     const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
     const RESIZES: bool = true;
+    const PLAIN: bool = true;
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -34,7 +35,12 @@ impl EvictionPolicy for Fifo {
     }
 
     #[inline(always)]
-    fn touch_hit(&mut self, _: &StepView<'_>) {}
+    fn hit(&mut self, _: Slot, _: u32) {}
+
+    #[inline(always)]
+    fn replace(&mut self, _: BlockId, _: u32, _: &[BlockId]) -> Slot {
+        self.order.renew_oldest()
+    }
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
         self.order.touch(std::iter::once(slot));

@@ -10,7 +10,7 @@
 
 use super::classic::ClassicPolicy;
 use super::lazy_heap::{LazyHeap, priority};
-use super::{BufferShape, StateClass, StepView};
+use super::{BufferShape, Pins, StateClass};
 use crate::PolicyError;
 use crate::demotion::Tier;
 use kvtier_units::{BlockId, Slot};
@@ -95,8 +95,8 @@ impl ClassicPolicy for Gdsf {
     }
 
     #[inline]
-    fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
-        let (victim, _) = self.order.take_smallest(&view.pins);
+    fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
+        let (victim, _) = self.order.take_smallest(pins);
         // A pinned block below the victim may leave later: inflation never falls.
         self.inflation = self.inflation.max(self.value[victim.index()]);
         victim

@@ -6,7 +6,7 @@
 //! starts at one. Total order: (count, recency), which is unique; within a step worse ranks are older.
 
 use super::classic::ClassicPolicy;
-use super::{BufferShape, NoParams, StateClass, StepView};
+use super::{BufferShape, NoParams, Pins, StateClass};
 use crate::PolicyError;
 use kvtier_units::{BlockId, Slot};
 
@@ -120,7 +120,7 @@ impl ClassicPolicy for Lfu {
         Ok(Lfu::empty(shape.slots))
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         let at = self.node_of[slot.index()];
         let Node { count, newest, oldest, larger, .. } = self.nodes[at as usize];
@@ -136,15 +136,15 @@ impl ClassicPolicy for Lfu {
         self.link_newest(slot, smaller, count + 1);
     }
 
-    #[inline]
-    fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
-        let victim = self.ascending().find(|&slot| !view.pins.holds(slot));
+    #[inline(always)]
+    fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
+        let victim = self.ascending().find(|&slot| !pins.holds(slot));
         let victim = victim.expect("an evictable slot has a count");
         self.unlink(victim);
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, _: BlockId) {
         self.link_newest(slot, ENDS, 1);
     }

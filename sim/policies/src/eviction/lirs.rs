@@ -9,7 +9,7 @@
 
 use super::classic::ClassicPolicy;
 use super::ghosts::Ghosts;
-use super::{BufferShape, StateClass, StepView, percent_of};
+use super::{BufferShape, Pins, StateClass, percent_of};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
 use serde::Deserialize;
@@ -134,11 +134,11 @@ impl Lirs {
         }
     }
 
-    fn lowest_lir(&self, view: &StepView<'_>) -> Option<Slot> {
+    fn lowest_lir(&self, pins: &Pins<'_>) -> Option<Slot> {
         let resident = self.stack.upwards().map(|block| self.slot_of[block.index()]);
         resident
             .filter(|&slot| slot != Slot::NONE && self.is_lir[slot.index()])
-            .find(|&slot| !view.pins.holds(slot))
+            .find(|&slot| !pins.holds(slot))
     }
 }
 
@@ -164,7 +164,7 @@ impl ClassicPolicy for Lirs {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         let block = self.block_of[slot.index()];
         let was_on_stack = self.stack.holds(block);
@@ -180,11 +180,11 @@ impl ClassicPolicy for Lirs {
         }
     }
 
-    #[inline]
-    fn evict(&mut self, incoming: BlockId, view: &StepView<'_>) -> Slot {
+    #[inline(always)]
+    fn evict(&mut self, incoming: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
         // The bound on ghosts must not push out the very block that comes back.
         self.ghosts.recall(incoming);
-        let victim = self.hir.oldest_evictable(0, &view.pins).or_else(|| self.lowest_lir(view));
+        let victim = self.hir.oldest_evictable(0, pins).or_else(|| self.lowest_lir(pins));
         let victim = victim.expect("an evictable slot holds a LIR or a HIR block");
         let block = std::mem::replace(&mut self.block_of[victim.index()], BlockId::NONE);
         self.slot_of[block.index()] = Slot::NONE;
@@ -199,7 +199,7 @@ impl ClassicPolicy for Lirs {
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         self.block_of[slot.index()] = block;
         self.slot_of[block.index()] = slot;

@@ -4,12 +4,13 @@
 //! Total order: recency, which is unique. State: the time of the last touch. Prefetched and newly filled blocks enter as most recent.
 
 use super::{BufferShape, EvictionPolicy, Insertion, NoParams, StateClass, StepView};
-use crate::{PolicyError, RecencyLog};
-use kvtier_units::Slot;
+use crate::PolicyError;
+use crate::recency::Recency;
+use kvtier_units::{BlockId, Slot};
 
 /// Least recently used.
 pub struct Lru {
-    order: RecencyLog,
+    order: Recency,
 }
 
 impl EvictionPolicy for Lru {
@@ -17,29 +18,39 @@ impl EvictionPolicy for Lru {
     const SUMMARY: &'static str = "evicts the least recently selected; better ranks count as later";
     const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
     const RESIZES: bool = true;
+    const PLAIN: bool = true;
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
-        Ok(Lru { order: RecencyLog::new(shape.slots) })
+        Ok(Lru { order: Recency::new(shape.slots) })
     }
 
     #[inline(always)]
     fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
-        self.order.victims(&view.pins, need, out);
+        self.order.log().victims(&view.pins, need, out);
     }
 
     #[inline(always)]
     fn touch(&mut self, view: &StepView<'_>) {
-        self.order.touch(view.slots.iter().rev().copied());
+        self.order.log().touch(view.slots.iter().rev().copied());
+    }
+
+    fn begin_plain(&mut self) {
+        self.order.keep_list();
     }
 
     #[inline(always)]
-    fn touch_hit(&mut self, view: &StepView<'_>) {
-        self.order.touch_one(view.slots[0]);
+    fn hit(&mut self, slot: Slot, _: u32) {
+        self.order.touch(slot);
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, _: BlockId, _: u32, _: &[BlockId]) -> Slot {
+        self.order.take_oldest()
     }
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
-        self.order.touch(std::iter::once(slot));
+        self.order.log().touch(std::iter::once(slot));
     }
 
     fn resize(&mut self, kept: &[Slot]) {

@@ -10,7 +10,7 @@
 
 use super::classic::ClassicPolicy;
 use super::lazy_heap::{LazyHeap, priority};
-use super::{BufferShape, StateClass, StepView};
+use super::{BufferShape, Pins, StateClass};
 use crate::PolicyError;
 use kvtier_units::{BlockId, Slot};
 use serde::Deserialize;
@@ -106,8 +106,8 @@ impl ClassicPolicy for LruK {
     }
 
     #[inline]
-    fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
-        self.order.take_smallest(&view.pins).0
+    fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
+        self.order.take_smallest(pins).0
     }
 
     #[inline]

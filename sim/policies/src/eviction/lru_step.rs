@@ -5,12 +5,13 @@
 //! step play no part. Prefetched and newly filled blocks, which HiSparse does not have, enter as most recent.
 
 use super::{BufferShape, EvictionPolicy, Insertion, NoParams, StateClass, StepView};
-use crate::{PolicyError, RecencyLog};
-use kvtier_units::Slot;
+use crate::PolicyError;
+use crate::recency::Recency;
+use kvtier_units::{BlockId, Slot};
 
 /// Least recently used, exact by step.
 pub struct LruStep {
-    order: RecencyLog,
+    order: Recency,
     /// Hits of the step with their previous place.
     hits: Vec<(u32, Slot)>,
 }
@@ -20,37 +21,48 @@ impl EvictionPolicy for LruStep {
     const SUMMARY: &'static str = "SGLang HiSparse's order: stale, just loaded, hits";
     const STATE: StateClass = StateClass { per_slot: 4, per_block: 0, per_stream: 0 };
     const RESIZES: bool = true;
+    const PLAIN: bool = true;
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
-        Ok(LruStep { order: RecencyLog::new(shape.slots), hits: Vec::with_capacity(shape.k as usize) })
+        Ok(LruStep { order: Recency::new(shape.slots), hits: Vec::with_capacity(shape.k as usize) })
     }
 
     fn victims(&mut self, view: &StepView<'_>, need: usize, out: &mut Vec<Slot>) {
-        self.order.victims(&view.pins, need, out);
+        self.order.log().victims(&view.pins, need, out);
     }
 
     #[inline(always)]
     fn touch(&mut self, view: &StepView<'_>) {
+        let order = self.order.log();
         self.hits.clear();
         let mut misses = view.misses.iter().copied().peekable();
         for (rank, &slot) in (0u32..).zip(view.slots) {
             if misses.next_if_eq(&rank).is_none() {
-                self.hits.push((self.order.last_touch(slot), slot));
+                self.hits.push((order.last_touch(slot), slot));
             }
         }
         self.hits.sort_unstable();
-        self.order.touch(view.loaded());
-        self.order.touch(self.hits.iter().map(|&(_, slot)| slot));
+        order.touch(view.loaded());
+        order.touch(self.hits.iter().map(|&(_, slot)| slot));
+    }
+
+    fn begin_plain(&mut self) {
+        self.order.keep_list();
     }
 
     #[inline(always)]
-    fn touch_hit(&mut self, view: &StepView<'_>) {
-        self.order.touch_one(view.slots[0]);
+    fn hit(&mut self, slot: Slot, _: u32) {
+        self.order.touch(slot);
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, _: BlockId, _: u32, _: &[BlockId]) -> Slot {
+        self.order.take_oldest()
     }
 
     fn insert(&mut self, _: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {
-        self.order.touch(std::iter::once(slot));
+        self.order.log().touch(std::iter::once(slot));
     }
 
     fn resize(&mut self, kept: &[Slot]) {

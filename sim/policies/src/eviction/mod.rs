@@ -132,10 +132,13 @@ pub struct Pins<'a> {
 }
 
 impl Pins<'_> {
+    /// Every slot may be evicted, however many there are.
+    pub const NOTHING: Pins<'static> = Pins { stamps: &[], epoch: 0 };
+
     /// Whether the slot may not be evicted.
     #[inline(always)]
     pub fn holds(&self, slot: Slot) -> bool {
-        self.stamps[slot.index()] >= self.epoch
+        self.stamps.get(slot.index()).is_some_and(|&stamp| stamp >= self.epoch)
     }
 
     /// Slots of the buffer.
@@ -195,6 +198,9 @@ pub trait EvictionPolicy: Sized + Send + 'static {
     const READS_HOMES: bool = false;
     /// Whether its buffers can change their size during a run.
     const RESIZES: bool = false;
+    /// Whether it can replay single accesses to a full buffer through `begin_plain`, `hit` and `replace`; else each is fed to
+    /// it as a step.
+    const PLAIN: bool = false;
     /// Bytes of state it keeps.
     const STATE: StateClass;
     /// Its parameters, all with defaults.
@@ -212,11 +218,22 @@ pub trait EvictionPolicy: Sized + Send + 'static {
     /// Credits this step's selection; every slot of it is filled.
     fn touch(&mut self, view: &StepView<'_>);
 
-    /// The same as [`touch`](EvictionPolicy::touch) where one resident block is all that is selected, for policies that
-    /// can do that more quickly.
-    #[inline(always)]
-    fn touch_hit(&mut self, view: &StepView<'_>) {
-        self.touch(view);
+    /// Single accesses follow, until a method is called that is neither `hit` nor `replace`.
+    fn begin_plain(&mut self) {}
+
+    /// Decides as `touch` does where the block in `slot` is all that is selected.
+    fn hit(&mut self, slot: Slot, next_use: u32) {
+        unreachable!("{} is fed steps: slot {slot:?}, next use {next_use}", Self::NAME);
+    }
+
+    /// Decides as `victims` and then `touch` do where `block` is all that is selected, no slot is free and none is
+    /// pinned: the slot in which it replaces the victim. `block_of` is as it was before.
+    fn replace(&mut self, block: BlockId, next_use: u32, block_of: &[BlockId]) -> Slot {
+        unreachable!(
+            "{} is fed steps: {block:?} into {} slots, next use {next_use}",
+            Self::NAME,
+            block_of.len()
+        );
     }
 
     /// Takes note of one more fill, outside the demand path. `next_use` is Belady's, `u32::MAX` otherwise.

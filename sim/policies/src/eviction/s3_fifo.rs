@@ -8,7 +8,7 @@
 
 use super::classic::ClassicPolicy;
 use super::ghosts::Ghosts;
-use super::{BufferShape, StateClass, StepView, percent_of};
+use super::{BufferShape, Pins, StateClass, percent_of};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
 use serde::Deserialize;
@@ -63,15 +63,15 @@ pub struct S3Fifo {
 
 impl S3Fifo {
     /// The next victim of the small queue; what it hits on the way that earned it moves to the main queue.
-    fn evict_small(&mut self, view: &StepView<'_>) -> Option<Slot> {
+    fn evict_small(&mut self, pins: &Pins<'_>, block_of: &[BlockId]) -> Option<Slot> {
         let mut next = self.queues.back(SMALL);
         while let Some(slot) = next {
             next = self.queues.newer(slot);
-            if view.pins.holds(slot) {
+            if pins.holds(slot) {
                 continue;
             }
             if self.hits[slot.index()] < self.promote_after {
-                self.ghosts.add(view.block_of[slot.index()]);
+                self.ghosts.add(block_of[slot.index()]);
                 return Some(slot);
             }
             self.hits[slot.index()] = 0;
@@ -81,8 +81,8 @@ impl S3Fifo {
     }
 
     /// The next victim of the main queue; what has hits goes round again with one less.
-    fn evict_main(&mut self, view: &StepView<'_>) -> Option<Slot> {
-        self.queues.oldest_evictable(MAIN, &view.pins)?;
+    fn evict_main(&mut self, pins: &Pins<'_>) -> Option<Slot> {
+        self.queues.oldest_evictable(MAIN, pins)?;
         let mut next = self.queues.back(MAIN);
         loop {
             let slot = match next {
@@ -90,7 +90,7 @@ impl S3Fifo {
                 None => self.queues.back(MAIN).expect("an evictable slot stands in the queue"),
             };
             next = self.queues.newer(slot);
-            if view.pins.holds(slot) {
+            if pins.holds(slot) {
                 continue;
             }
             let hits = &mut self.hits[slot.index()];
@@ -98,7 +98,7 @@ impl S3Fifo {
                 return Some(slot);
             }
             *hits = (*hits).min(MOST) - 1;
-            self.queues.push_front(MAIN, slot);
+            self.queues.renew(MAIN, slot);
         }
     }
 }
@@ -125,29 +125,31 @@ impl ClassicPolicy for S3Fifo {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         let hits = &mut self.hits[slot.index()];
         *hits = hits.saturating_add(1);
     }
 
-    #[inline]
-    fn evict(&mut self, incoming: BlockId, view: &StepView<'_>) -> Slot {
+    #[inline(always)]
+    fn evict(&mut self, incoming: BlockId, pins: &Pins<'_>, block_of: &[BlockId]) -> Slot {
         self.warming = false;
         self.ghosts.recall(incoming);
         let main_first = self.queues.len(MAIN) > self.main_slots || self.queues.is_empty(SMALL);
         // Emptying the small queue into the main one may leave a victim there alone.
         let victim = if main_first {
-            self.evict_main(view).or_else(|| self.evict_small(view)).or_else(|| self.evict_main(view))
+            self.evict_main(pins)
+                .or_else(|| self.evict_small(pins, block_of))
+                .or_else(|| self.evict_main(pins))
         } else {
-            self.evict_small(view).or_else(|| self.evict_main(view))
+            self.evict_small(pins, block_of).or_else(|| self.evict_main(pins))
         };
         let victim = victim.expect("an evictable slot stands in a queue");
         self.queues.remove(victim);
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         let back = self.ghosts.take(block);
         let overflow = self.warming && self.queues.len(SMALL) >= self.small_slots;

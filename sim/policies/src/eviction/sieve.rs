@@ -5,7 +5,7 @@
 //! The hand passes over a pinned block without changing its bit. Total order: the hand's. Any capacity will do.
 
 use super::classic::ClassicPolicy;
-use super::{BufferShape, NoParams, StateClass, StepView};
+use super::{BufferShape, NoParams, Pins, StateClass};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
 
@@ -30,18 +30,18 @@ impl ClassicPolicy for Sieve {
         Ok(Sieve { queue: SlotQueues::new(shape.slots, 1), visited, hand: None })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         self.visited[slot.index()] = true;
     }
 
-    #[inline]
-    fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
+    #[inline(always)]
+    fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
         let mut hand = self.hand;
         let victim = loop {
             let slot = hand.or_else(|| self.queue.back(0)).expect("an evictable slot stands in the queue");
             hand = self.queue.newer(slot);
-            if !view.pins.holds(slot) && !std::mem::take(&mut self.visited[slot.index()]) {
+            if !pins.holds(slot) && !std::mem::take(&mut self.visited[slot.index()]) {
                 break slot;
             }
         };
@@ -50,7 +50,7 @@ impl ClassicPolicy for Sieve {
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, _: BlockId) {
         self.visited[slot.index()] = false;
         self.queue.push_front(0, slot);

@@ -7,7 +7,7 @@
 //! segment, then of the next one up. The variant `libcachesim` fills upper segments while they have room.
 
 use super::classic::ClassicPolicy;
-use super::{BufferShape, StateClass, StepView};
+use super::{BufferShape, Pins, StateClass};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
 use serde::Deserialize;
@@ -86,27 +86,27 @@ impl ClassicPolicy for Slru {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         let top = u8::try_from(self.capacity.len() - 1).expect("at most 16 segments");
         let segment = self.segments.queue_of(slot);
-        let next = (segment + 1).min(top);
-        self.segments.push_front(next, slot);
-        if next != segment {
-            self.cool(next);
+        if segment == top {
+            return self.segments.renew(top, slot);
         }
+        self.segments.push_front(segment + 1, slot);
+        self.cool(segment + 1);
     }
 
-    #[inline]
-    fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
+    #[inline(always)]
+    fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
         let mut segments = (0u8..).take(self.capacity.len());
-        let victim = segments.find_map(|segment| self.segments.oldest_evictable(segment, &view.pins));
+        let victim = segments.find_map(|segment| self.segments.oldest_evictable(segment, pins));
         let victim = victim.expect("an evictable slot stands in a segment");
         self.segments.remove(victim);
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, _: BlockId) {
         let segment = match self.variant {
             SlruVariant::Paper => 0,

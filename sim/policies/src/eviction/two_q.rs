@@ -8,7 +8,7 @@
 
 use super::classic::ClassicPolicy;
 use super::ghosts::Ghosts;
-use super::{BufferShape, StateClass, StepView, percent_of};
+use super::{BufferShape, Pins, StateClass, percent_of};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
 use serde::Deserialize;
@@ -55,29 +55,29 @@ impl ClassicPolicy for TwoQ {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         if self.queues.queue_of(slot) == MAIN {
-            self.queues.push_front(MAIN, slot);
+            self.queues.renew(MAIN, slot);
         }
     }
 
-    #[inline]
-    fn evict(&mut self, incoming: BlockId, view: &StepView<'_>) -> Slot {
+    #[inline(always)]
+    fn evict(&mut self, incoming: BlockId, pins: &Pins<'_>, block_of: &[BlockId]) -> Slot {
         self.out.recall(incoming);
         let first = if self.queues.len(IN) > self.in_slots { IN } else { MAIN };
         let victim = [first, MAIN - first]
             .into_iter()
-            .find_map(|queue| self.queues.oldest_evictable(queue, &view.pins))
+            .find_map(|queue| self.queues.oldest_evictable(queue, pins))
             .expect("an evictable slot stands in a queue");
         if self.queues.queue_of(victim) == IN {
-            self.out.add(view.block_of[victim.index()]);
+            self.out.add(block_of[victim.index()]);
         }
         self.queues.remove(victim);
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         let queue = if self.out.take(block) { MAIN } else { IN };
         self.queues.push_front(queue, slot);

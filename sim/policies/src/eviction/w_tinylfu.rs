@@ -9,7 +9,7 @@
 //! contest. Ties of the estimate go to the block already in the main part. Total order: each list's.
 
 use super::classic::ClassicPolicy;
-use super::{BufferShape, StateClass, StepView, percent_of};
+use super::{BufferShape, Pins, StateClass, percent_of};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
 use serde::Deserialize;
@@ -113,11 +113,12 @@ impl ClassicPolicy for WTinyLfu {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         self.sketch.add(self.block_of[slot.index()]);
-        if self.lists.queue_of(slot) == WINDOW {
-            return self.lists.push_front(WINDOW, slot);
+        let list = self.lists.queue_of(slot);
+        if list != PROBATION {
+            return self.lists.renew(list, slot);
         }
         self.lists.push_front(PROTECTED, slot);
         if self.lists.len(PROTECTED) > self.protected_slots {
@@ -126,11 +127,11 @@ impl ClassicPolicy for WTinyLfu {
         }
     }
 
-    #[inline]
-    fn evict(&mut self, _: BlockId, view: &StepView<'_>) -> Slot {
-        let candidate = self.lists.oldest_evictable(WINDOW, &view.pins);
+    #[inline(always)]
+    fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
+        let candidate = self.lists.oldest_evictable(WINDOW, pins);
         let main =
-            [PROBATION, PROTECTED].into_iter().find_map(|list| self.lists.oldest_evictable(list, &view.pins));
+            [PROBATION, PROTECTED].into_iter().find_map(|list| self.lists.oldest_evictable(list, pins));
         let window_is_full = self.lists.len(WINDOW) + self.pending >= self.window_slots;
         let victim = match (candidate, main) {
             (Some(candidate), Some(main)) if window_is_full => {
@@ -149,7 +150,7 @@ impl ClassicPolicy for WTinyLfu {
         victim
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         self.sketch.add(block);
         self.block_of[slot.index()] = block;
