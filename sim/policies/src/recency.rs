@@ -79,13 +79,13 @@ impl Recency {
     #[inline(always)]
     pub(crate) fn log(&mut self) -> &mut RecencyLog {
         if self.listed {
-            self.to_log();
+            self.write_log();
         }
         &mut self.log
     }
 
     #[cold]
-    fn to_log(&mut self) {
+    fn write_log(&mut self) {
         let order: Vec<Slot> = self.list.ascending().collect();
         self.log.restart(order.into_iter());
         self.listed = false;
