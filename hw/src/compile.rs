@@ -40,7 +40,12 @@ pub(crate) const SCORED: Source = Source {
 /// Attention with grouped queries.
 pub(crate) const ATTEND_GQA: Source = Source {
     name: "attend_gqa.cu",
-    text: concat!(include_str!("../kernels/gqa.cuh"), "#line 1\n", include_str!("../kernels/attend_gqa.cu")),
+    text: concat!(
+        include_str!("../kernels/staged.cuh"),
+        include_str!("../kernels/gqa.cuh"),
+        "#line 1\n",
+        include_str!("../kernels/attend_gqa.cu")
+    ),
 };
 /// Attention over latent rows.
 pub(crate) const ATTEND_MLA: Source =
