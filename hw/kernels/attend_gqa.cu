@@ -129,9 +129,14 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
         if (visit >= order.end - order.at) return 0u;
         u32 tile = order.tile(visit), stream = all.guess(tile), within = tile - stream * usual;
         uint4 row = *(const uint4 *)(rows + stream);
-        u32 next = all.first(stream + 1), frame = frames[stream * stride + min(within / PER_PAGE, max(stride, 1u) - 1)];
-        if (row.x != stream * usual || row.y != stream * stride || next <= tile) {
-            row = *(const uint4 *)(rows + all.find(tile));
+        u32 next = all.first(stream + 1), frame = 0;
+        bool usually = stride && within < usual;
+        if (usually) frame = frames[stream * stride + within / PER_PAGE];
+        if (!usually || row.x != stream * usual || row.y != stream * stride || next <= tile) {
+            stream = all.find(tile);
+            // What is guessed to be there may lie past the last stream's end.
+            if (all.first(stream + 1) <= tile) return 0u;
+            row = *(const uint4 *)(rows + stream);
             within = tile - row.x;
             frame = frames[row.y + within / PER_PAGE];
         }
@@ -146,9 +151,11 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
     bounds();
     u32 a = order.at / usual, b = max(order.end, 1u) - 1;
     b /= usual;
-    u32 real = all.first(streams), a_first = all.first(a), a_next = all.first(a + 1), b_first = all.first(b), b_next = all.first(b + 1);
+    u32 real = all.first(streams), a_first = all.first(a), a_next = all.first(a + 1);
+    u32 b_first = all.first(b), b_next = all.first(b + 1);
     arrange(a, a * usual, a * usual + usual, b, b * usual, b * usual + usual);
-    if (real != total || a_first != a * usual || a_next != a_first + usual || b_first != b * usual || b_next != b_first + usual) {
+    bool as_guessed = real == total && a_first == a * usual && a_next == a_first + usual;
+    if (!as_guessed || b_first != b * usual || b_next != b_first + usual) {
         total = real;
         bounds();
         if (order.at < order.end) {

@@ -1,5 +1,5 @@
-// What the kernels of grouped-query attention share: how a warp attends to a tile of 16 tokens that lies in shared memory
-// as in its frame, a row of 256 bytes per token. n = lane / 4 and t = lane % 4.
+// What the kernels of grouped-query attention share: how a warp attends to a tile of 16 tokens that lies in shared
+// memory as in its frame, a row of 256 bytes per token. n = lane / 4 and t = lane % 4.
 
 const u32 DIM = 128;
 const u32 TILE_BYTES = 16 * DIM * 2; // of keys, and of values
@@ -79,7 +79,8 @@ __device__ __forceinline__ void add_tile(Sums &a, const uint4 (&q)[4], u32 at, u
     }
     // Values of tokens 2t, 2t + 1, 2t + 8, 2t + 9, dimensions 16 n .. + 16; every other t begins with the second half.
     bool turned = t & 1;
-    u32 value = at + TILE_BYTES + t * 512 + n * 32, first = value + (turned ? 16 : 0), second = value + (turned ? 0 : 16);
+    u32 value = at + TILE_BYTES + t * 512 + n * 32;
+    u32 first = value + (turned ? 16 : 0), second = value + (turned ? 0 : 16);
     uint4 v[4][2];
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {

@@ -69,6 +69,15 @@ pub(crate) const ATTEND_MLA_CLUSTERS: Source = Source {
         include_str!("../kernels/attend_mla_clusters.cu")
     ),
 };
+/// The latter for few heads of many streams.
+pub(crate) const ATTEND_MLA_TEAMS: Source = Source {
+    name: "attend_mla_teams.cu",
+    text: concat!(
+        include_str!("../kernels/staged.cuh"),
+        "#line 1\n",
+        include_str!("../kernels/attend_mla_teams.cu")
+    ),
+};
 /// Page bounds and top k.
 pub(crate) const SELECT: Source = Source { name: "select.cu", text: include_str!("../kernels/select.cu") };
 /// Scores of an indexer.
@@ -95,6 +104,7 @@ pub const SOURCES: &[Source] = &[
     ATTEND_MLA,
     ATTEND_GQA_CLUSTERS,
     ATTEND_MLA_CLUSTERS,
+    ATTEND_MLA_TEAMS,
     SELECT,
     INDEX,
     DENSE,

@@ -3,7 +3,7 @@
 
 use super::attend::{Call, Gqa, HEAD_DIM, Mla};
 use super::count32;
-use crate::compile::{ATTEND_GQA_CLUSTERS, ATTEND_MLA_CLUSTERS, Module};
+use crate::compile::{ATTEND_GQA_CLUSTERS, ATTEND_MLA_CLUSTERS, ATTEND_MLA_TEAMS, Module};
 use crate::{Device, HwError, Kernel, Shape, Stream, cluster};
 
 /// Warps of a block of grouped-query attention.
@@ -97,33 +97,45 @@ impl GqaClusters {
 struct Latent {
     fp8: bool,
     heads: u32,
+    threads: u32,
+    shared: u32,
     kernel: Kernel,
     /// How many clusters of how many blocks the device holds, largest first.
     fits: Vec<(u32, u32)>,
 }
 
 impl Latent {
-    const THREADS: u32 = 256;
-
-    /// A ring of stages of 32 rows, the queries, and a step's weights.
-    fn shared_bytes(fp8: bool, heads: u32) -> u32 {
+    /// Four warps for either half of a step's tokens; a ring of stages of 32 rows, the queries, and a step's weights.
+    fn halves(module: &Module, fp8: bool, heads: u32) -> Result<Latent, HwError> {
         let (stages, row, step) = (if heads == 16 && !fp8 { 5 } else { 4 }, 576 * 2, 64 * 128);
-        stages * 32 * row + heads * row + step
+        let shared = stages * 32 * row + heads * row + step;
+        let name = format!("attend_{}_h{heads}", if fp8 { "fp8" } else { "bf16" });
+        Latent::load(module, &name, fp8, heads, (256, shared))
     }
 
-    fn load(module: &Module, fp8: bool, heads: u32) -> Result<Latent, HwError> {
-        let name = format!("attend_{}_h{heads}", if fp8 { "fp8" } else { "bf16" });
-        let shared = Latent::shared_bytes(fp8, heads);
-        let kernel = module.kernel(&name, shared)?;
+    /// Two teams of four warps and one that brings their rows; per team, a ring of two tiles of 16 rows.
+    fn teams(module: &Module) -> Result<Latent, HwError> {
+        let (teams, stages, row) = (2, 2, 576 * 2 + 16);
+        Latent::load(module, "attend_bf16_teams", false, 16, (teams * 128 + 32, teams * stages * 16 * row))
+    }
+
+    fn load(
+        module: &Module,
+        name: &str,
+        fp8: bool,
+        heads: u32,
+        (threads, shared): (u32, u32),
+    ) -> Result<Latent, HwError> {
+        let kernel = module.kernel(name, shared)?;
         cluster::allow(kernel)?;
         let mut fits = Vec::new();
         let mut blocks = cluster::LARGEST;
         while blocks > 1 {
-            let shape = Shape { grid: (blocks, 1), block: Latent::THREADS, shared };
+            let shape = Shape { grid: (blocks, 1), block: threads, shared };
             fits.push((blocks, cluster::most(kernel, shape, blocks)?));
             blocks /= 2;
         }
-        Ok(Latent { fp8, heads, kernel, fits })
+        Ok(Latent { fp8, heads, threads, shared, kernel, fits })
     }
 
     /// Blocks of a cluster: the most of which so many clusters run at once.
@@ -135,15 +147,30 @@ impl Latent {
 /// The kernels of latent attention.
 pub(super) struct MlaClusters {
     kernels: Vec<Latent>,
-    _module: Module,
+    /// For 16 heads in bf16 of so many streams that a cluster has few blocks.
+    teams: Latent,
+    _modules: [Module; 2],
 }
 
 impl MlaClusters {
     pub(super) fn load(device: &Device) -> Result<MlaClusters, HwError> {
-        let module = Module::load(device, ATTEND_MLA_CLUSTERS)?;
+        let modules = [Module::load(device, ATTEND_MLA_CLUSTERS)?, Module::load(device, ATTEND_MLA_TEAMS)?];
         let shapes = [(false, 16), (false, 64), (true, 16), (true, 64)];
-        let kernels = shapes.into_iter().map(|(fp8, heads)| Latent::load(&module, fp8, heads));
-        Ok(MlaClusters { kernels: kernels.collect::<Result<_, _>>()?, _module: module })
+        let kernels = shapes.into_iter().map(|(fp8, heads)| Latent::halves(&modules[0], fp8, heads));
+        let kernels = kernels.collect::<Result<_, _>>()?;
+        Ok(MlaClusters { kernels, teams: Latent::teams(&modules[1])?, _modules: modules })
+    }
+
+    /// The fastest kernel (own measurement, H100 80GB SXM, streams of 2048 rows), and blocks of a cluster.
+    fn choose(&self, fp8: bool, heads: u32, clusters: u32) -> (&Latent, u32) {
+        const FEW: u32 = 2;
+        let found = self.kernels.iter().find(|kernel| (kernel.fp8, kernel.heads) == (fp8, heads));
+        let latent = found.expect("a kernel for both formats and both numbers of heads");
+        let cluster = latent.cluster(clusters);
+        if (fp8, heads) == (self.teams.fp8, self.teams.heads) && cluster <= FEW {
+            return (&self.teams, self.teams.cluster(clusters).min(FEW));
+        }
+        (latent, cluster)
     }
 
     pub(super) fn attend(
@@ -159,15 +186,9 @@ impl MlaClusters {
         }
         let heads = if mla.heads.is_multiple_of(64) { 64 } else { 16 };
         assert_eq!(mla.heads % heads, 0, "query heads are a multiple of 16");
-        let found = self.kernels.iter().find(|kernel| (kernel.fp8, kernel.heads) == (mla.fp8, heads));
-        let latent = found.expect("a kernel for both formats and both numbers of heads");
         let groups = mla.heads / heads;
-        let cluster = latent.cluster(streams * groups);
-        let shape = Shape {
-            grid: (streams * cluster, groups),
-            block: Latent::THREADS,
-            shared: Latent::shared_bytes(mla.fp8, heads),
-        };
+        let (latent, cluster) = self.choose(mla.fp8, heads, streams * groups);
+        let shape = Shape { grid: (streams * cluster, groups), block: latent.threads, shared: latent.shared };
         let (entries, rows) = call.reading.addresses();
         let arguments = [
             call.queries.address(),
@@ -180,7 +201,7 @@ impl MlaClusters {
             call.result.out.address(),
             call.result.lse.address(),
         ];
-        // SAFETY: as declared in attend_mla_clusters.cu; the reading names rows within the pool.
+        // SAFETY: as declared in attend_mla_clusters.cu and attend_mla_teams.cu; the reading names rows within the pool.
         unsafe { stream.launch_clusters(latent.kernel, shape, cluster, &arguments) }
     }
 }
