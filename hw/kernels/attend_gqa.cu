@@ -1,139 +1,11 @@
-// Sparse decode attention over frames: 8 or fewer query heads share a KV head of 128 dimensions, bf16. A frame holds
-// PAGE keys and then PAGE values. Work is cut evenly over all streams into tiles of 16 tokens (split KV); a block that
-// finishes a stream's last piece combines the pieces.
+// Sparse decode attention over frames by any number of thread blocks: 8 or fewer query heads share a KV head of 128
+// dimensions, bf16. A frame holds PAGE keys and then PAGE values. Work is cut evenly over all streams into tiles of 16
+// tokens (split KV), one block to a multiprocessor; a block that finishes a stream's last piece combines the pieces.
 //
-// Both products run on tensor cores straight from registers: keys and values are loaded in the layout of the left
-// operand, which fixes the dimensions only up to an order that queries and outputs follow. Shared memory only serves to
-// add up the warps' results.
+// Tiles come into a ring of each warp's own, across streams: the next ones fly while a finished stream is added up.
 
-// One block of twelve warps fills a multiprocessor's registers: beside kernels that wait on the host link, whole
-// multiprocessors are left to those.
-const u32 WARPS = 12;
-const u32 DIM = 128;
-const u32 SLICES = WARPS * 32 / DIM; // threads that share a dimension, and take turns at the heads
-
-// Keys of tokens n and n + 8 of a tile, n = lane / 4; element j holds dimensions 32 j + 8 t .. + 8, t = lane % 4.
-struct Keys { uint4 low[4], high[4]; };
-// Values of tokens 2t, 2t + 1, 2t + 8, 2t + 9; element c holds dimensions 64 c + 8 n .. + 8.
-struct Values { uint4 token[4][2]; };
-
-// A warp's `Sums`: tile m = 4 c + w holds (even, odd) dimension 64 c + 8 n + 2 w x heads (2t, 2t + 1).
-
-__device__ __forceinline__ void load_keys(Keys &k, const u8 *tile) {
-    u32 lane = threadIdx.x & 31;
-    const u8 *p = tile + lane / 4 * (DIM * 2) + (lane & 3) * 16;
-#pragma unroll
-    for (u32 j = 0; j < 4; j++) {
-        k.low[j] = load_page(p + j * 64);
-        k.high[j] = load_page(p + 8 * DIM * 2 + j * 64);
-    }
-}
-
-__device__ __forceinline__ void load_values(Values &v, const u8 *tile) {
-    u32 lane = threadIdx.x & 31;
-    const u8 *p = tile + (lane & 3) * 2 * (DIM * 2) + lane / 4 * 16;
-#pragma unroll
-    for (u32 c = 0; c < 2; c++) {
-        v.token[0][c] = load_page(p + c * 128);
-        v.token[1][c] = load_page(p + DIM * 2 + c * 128);
-        v.token[2][c] = load_page(p + 8 * DIM * 2 + c * 128);
-        v.token[3][c] = load_page(p + 9 * DIM * 2 + c * 128);
-    }
-}
-
-// Scores of a tile: (token n, n + 8) x (head 2t, 2t + 1), scaled to log2; tokens from `valid` on count for nothing.
-__device__ __forceinline__ void score(float (&s)[4], const Keys &k, const uint4 (&q)[4], float scale, u32 valid) {
-    float even[4] = {0, 0, 0, 0}, odd[4] = {0, 0, 0, 0};
-#pragma unroll
-    for (u32 j = 0; j < 4; j++) {
-        mma_bf16(even, k.low[j].x, k.high[j].x, k.low[j].y, k.high[j].y, q[j].x, q[j].y);
-        mma_bf16(odd, k.low[j].z, k.high[j].z, k.low[j].w, k.high[j].w, q[j].z, q[j].w);
-    }
-    u32 token = (threadIdx.x & 31) / 4;
-#pragma unroll
-    for (u32 i = 0; i < 4; i++)
-        s[i] = token + (i / 2) * 8 < valid ? (even[i] + odd[i]) * scale : NEGATIVE_INFINITY;
-}
-
-__device__ __forceinline__ void add_values(Sums &a, const Values &v, u32 low, u32 high) {
-#pragma unroll
-    for (u32 c = 0; c < 2; c++) {
-        const u32 *t[4] = {&v.token[0][c].x, &v.token[1][c].x, &v.token[2][c].x, &v.token[3][c].x};
-#pragma unroll
-        for (u32 w = 0; w < 4; w++)
-            mma_bf16(a.out[4 * c + w], __byte_perm(t[0][w], t[1][w], 0x5410), __byte_perm(t[0][w], t[1][w], 0x7632),
-                     __byte_perm(t[2][w], t[3][w], 0x5410), __byte_perm(t[2][w], t[3][w], 0x7632), low, high);
-    }
-}
-
-// Where a stream's tiles begin in the flat list of all, its first entry in `frames`, and its tokens.
-struct Row { u32 first_tile, entry, tokens, unused; };
-
-// Follows a warp's tiles through the streams: where each tile's keys are, in units of a tile's keys, found one step
-// before they are read.
-template <u32 PAGE>
-struct Cursor {
-    u32 stream, base, next, entry;
-
-    __device__ __forceinline__ u32 seek(const Row *rows, const u32 *frames, u32 tile) {
-        const u32 PER_PAGE = PAGE / 16;
-        while (tile >= next) {
-            stream++;
-            base = next, entry = rows[stream].entry, next = rows[stream + 1].first_tile;
-        }
-        u32 at = tile - base;
-        return frames[entry + at / PER_PAGE] * (PER_PAGE * 2) + at % PER_PAGE;
-    }
-};
-
-// One piece's result as it waits for the others: weights' maximum and sum per head, then sums per head and dimension.
-template <u32 GROUP>
-struct Piece {
-    float max[GROUP], sum[GROUP], out[GROUP][DIM];
-};
-
-template <u32 GROUP>
-__device__ __forceinline__ void leave(const Sums &a, Piece<GROUP> &mine) {
-    u32 lane = threadIdx.x & 31, n = lane / 4, t = lane & 3;
-#pragma unroll
-    for (u32 h = 0; h < 2; h++) {
-        float sum = sum_over_rows(a.sum[h]);
-        u32 head = 2 * t + h;
-        if (head < GROUP) {
-            if (n == 0) mine.max[head] = a.max[h], mine.sum[head] = sum;
-#pragma unroll
-            for (u32 m = 0; m < 8; m++) {
-                u32 dim = m / 4 * 64 + n * 8 + m % 4 * 2;
-                *(float2 *)&mine.out[head][dim] = make_float2(a.out[m][h], a.out[m][h + 2]);
-            }
-        }
-    }
-}
-
-// Adds up the pieces of the block's warps and calls `f(head, dimension, max, sum, value)` for each value, once.
-template <u32 GROUP, typename F>
-__device__ __forceinline__ void add_up(const Piece<GROUP> *pieces, F f) {
-    u32 dim = threadIdx.x % DIM;
-    for (u32 head = threadIdx.x / DIM; head < GROUP; head += SLICES) {
-        float top = NEGATIVE_INFINITY, sum = 0, out = 0;
-#pragma unroll
-        for (u32 w = 0; w < WARPS; w++) top = fmaxf(top, pieces[w].max[head]);
-#pragma unroll
-        for (u32 w = 0; w < WARPS; w++) {
-            float scale = exp2_fast(pieces[w].max[head] - top);
-            sum += pieces[w].sum[head] * scale;
-            out += pieces[w].out[head][dim] * scale;
-        }
-        f(head, dim, top, sum, out);
-    }
-}
-
-// Stores one value of the result, and with the first dimension the natural logarithm of the sum of exponentials, so
-// that parts of a selection can be merged.
-__device__ __forceinline__ void store(u16 *out, float *lse, u32 head, u32 dim, float top, float sum, float value) {
-    out[head * DIM + dim] = (u16)pack_bf16(value / sum, 0);
-    if (dim == 0) lse[head] = (top + __log2f(sum)) * 0.6931471805599453f;
-}
+const u32 WARPS = 8, STAGES = 2, THREADS = WARPS * 32;
+const u32 RING = STAGES * STAGE_BYTES;
 
 __device__ __forceinline__ float4 load_shared_result4(const float *p) {
     float4 v;
@@ -144,7 +16,8 @@ __device__ __forceinline__ float4 load_shared_result4(const float *p) {
 // Adds up, into one piece per warp, what several blocks have left of a stream; by the block that came last. Every warp
 // keeps its own maximum, so that all loads of four heads of four pieces are in flight together.
 template <u32 GROUP>
-__device__ __forceinline__ void gather_pieces(const Piece<GROUP> *pieces, u32 first, u32 last, bool first_is_second, Piece<GROUP> *warp_pieces) {
+__device__ __forceinline__ void gather_pieces(const Piece<GROUP> *pieces, u32 first, u32 last, bool first_is_second,
+                                              Piece<GROUP> *warp_pieces) {
     const u32 HEADS = 4, PIECES = 4;
     u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
 #pragma unroll
@@ -191,113 +64,176 @@ __device__ __forceinline__ void gather_pieces(const Piece<GROUP> *pieces, u32 fi
     __syncthreads();
 }
 
-// `queries` and `out` are streams x GROUP x 128 bf16, `lse` streams x GROUP. `rows` has one more than there are
-// streams, with the total of tiles. `pieces` holds two per block; `arrived` is zero before and after, one per stream.
-// At least `least` tiles go to a block. A warp takes every WARPS-th tile of its block, across streams: its next tile
-// flies while a finished stream is combined.
+// How a block goes through its tiles: first those of a stream that the block before shares, then those of one that the
+// block after shares, and then whole streams. So pieces are left, and added up, long before the end.
+struct Order {
+    u32 at, end, ahead, behind;
+
+    __device__ __forceinline__ u32 tile(u32 visit) const {
+        return visit < ahead ? at + visit : visit < ahead + behind ? end - behind + visit - ahead : at + visit - behind;
+    }
+};
+
+// Which stream holds a tile. `usual` is how many tiles most have, which only saves time.
+struct Streams {
+    const Row *rows;
+    u32 count, usual;
+
+    __device__ __forceinline__ u32 first(u32 stream) const { return rows[stream].first_tile; }
+
+    __device__ __forceinline__ u32 guess(u32 tile) const { return min(tile / usual, count - 1); }
+
+    __device__ __forceinline__ u32 find(u32 tile) const {
+        u32 low = guess(tile), high = count;
+        if (first(low) <= tile && tile < first(low + 1)) return low;
+        for (low = 0; high - low > 1;) {
+            u32 middle = (low + high) / 2;
+            if (first(middle) <= tile) low = middle;
+            else high = middle;
+        }
+        return low;
+    }
+};
+
+// `queries` and `out` are streams x GROUP x 128 bf16, `lse` streams x GROUP. `rows` has one more than there are streams,
+// with the total of tiles. `pieces` holds two per block; `arrived` is zero before and after, one per stream. At least
+// `least` tiles go to a block. `stride` is how many entries most streams have: what follows from it is read as if, along
+// with the rows that say how it is.
 template <u32 PAGE, u32 GROUP>
 __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const u32 *frames, const Row *rows, u32 streams,
-                                       float scale, u16 *out, float *lse, float *pieces_raw, u32 *arrived, u32 least) {
-    extern __shared__ float4 shared[]; // a piece per warp
-    Piece<GROUP> *warp_pieces = (Piece<GROUP> *)shared;
+                                       float scale, u16 *out, float *lse, float *pieces_raw, u32 *arrived, u32 least,
+                                       u32 stride) {
+    const u32 PER_PAGE = PAGE / 16;
+    extern __shared__ __align__(1024) u8 rings[]; // and behind them, a piece per warp, twice
+    __shared__ u64 full[WARPS * STAGES];
     __shared__ u32 arrivals;
-    Piece<GROUP> *pieces = (Piece<GROUP> *)pieces_raw;
-    u32 lane = threadIdx.x & 31, n = lane / 4, t = lane & 3;
-    Guess guess = find_first(&rows->first_tile, 4, streams);
-    u32 total = rows[streams].first_tile, parts = min(gridDim.x, (total + least - 1) / least);
-    u32 at = part_start(blockIdx.x, parts, total), end = part_start(blockIdx.x + 1, parts, total);
-    if (blockIdx.x >= parts) at = end = 0;
-    u32 stream = at < end ? find_range(&rows->first_tile, 4, streams, at, guess) : 0, tile = at + threadIdx.x / 32;
-    u32 base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
-    Cursor<PAGE> cursor = {stream, base, next, rows[stream].entry};
-    Keys k;
-    Values v;
-    u32 ahead = 0;
-    auto keys = [&](u32 place) { return pool + (u64)place * (16 * DIM * 2); };
-    if (tile < end) {
-        const u8 *here = keys(cursor.seek(rows, frames, tile));
-        load_keys(k, here);
-        load_values(v, here + PAGE * DIM * 2);
-        if (tile + WARPS < end) ahead = cursor.seek(rows, frames, tile + WARPS);
-    }
-    u32 complete[2] = {NONE, NONE};
-    for (u32 which = 0; at < end; stream++) {
-        base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
-        if (base == next) continue;
-        u32 stop = min(end, next), tokens = rows[stream].tokens;
-        uint4 q[4];
-#pragma unroll
-        for (u32 j = 0; j < 4; j++)
-            q[j] = n < GROUP ? *(const uint4 *)(queries + ((u64)stream * GROUP + n) * DIM + j * 32 + t * 8) : make_uint4(0, 0, 0, 0);
-        Sums a;
-#pragma unroll
-        for (u32 h = 0; h < 2; h++) a.max[h] = NEGATIVE_INFINITY, a.sum[h] = 0;
-#pragma unroll
-        for (u32 m = 0; m < 8; m++) a.out[m][0] = a.out[m][1] = a.out[m][2] = a.out[m][3] = 0;
-        for (; tile < stop; tile += WARPS) {
-            float s[4];
-            u32 low, high;
-            bool more = tile + WARPS < end;
-            u32 after = tile + 2 * WARPS < end ? cursor.seek(rows, frames, tile + 2 * WARPS) : 0;
-            score(s, k, q, scale, tokens - (tile - base) * 16);
-            weigh(a, s, low, high);
-            add_values(a, v, low, high);
-            if (more) {
-                load_keys(k, keys(ahead));
-                load_values(v, keys(ahead) + PAGE * DIM * 2);
-            }
-            ahead = after;
+    Piece<GROUP> *warp_pieces = (Piece<GROUP> *)(rings + WARPS * RING), *pieces = (Piece<GROUP> *)pieces_raw;
+    u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
+    u32 barriers = shared_address(full) + warp * STAGES * 8, ring = shared_address(rings) + warp * RING;
+    if (lane < STAGES) make_barrier(barriers + lane * 8, 1);
+    publish_barriers();
+    __syncwarp();
+    begin_after_predecessor();
+
+    u32 usual = max(stride, 1u) * PER_PAGE, total = streams * usual, parts, places, later;
+    Streams all = {rows, streams, usual};
+    Order order;
+    auto bounds = [&]() {
+        parts = max(1u, min(gridDim.x, (total + least - 1) / least));
+        order.at = part_start(blockIdx.x, parts, total), order.end = part_start(blockIdx.x + 1, parts, total);
+        if (blockIdx.x >= parts) order.at = order.end = 0;
+    };
+    // Where the keys of this warp's tile i are, in units of a tile's keys.
+    auto place = [&](u32 i) {
+        u32 visit = warp + i * WARPS;
+        if (visit >= order.end - order.at) return 0u;
+        u32 tile = order.tile(visit), stream = all.guess(tile), within = tile - stream * usual;
+        uint4 row = *(const uint4 *)(rows + stream);
+        u32 next = all.first(stream + 1), frame = 0;
+        bool usually = stride && within < usual;
+        if (usually) frame = frames[stream * stride + within / PER_PAGE];
+        if (!usually || row.x != stream * usual || row.y != stream * stride || next <= tile) {
+            stream = all.find(tile);
+            // What is guessed to be there may lie past the last stream's end.
+            if (all.first(stream + 1) <= tile) return 0u;
+            row = *(const uint4 *)(rows + stream);
+            within = tile - row.x;
+            frame = frames[row.y + within / PER_PAGE];
         }
-        leave<GROUP>(a, warp_pieces[threadIdx.x / 32]);
+        return frame * (PER_PAGE * 2) + within % PER_PAGE;
+    };
+    // Given the streams at either end and the tiles that they have.
+    auto arrange = [&](u32 a, u32 a_first, u32 a_next, u32 b, u32 b_first, u32 b_next) {
+        order.ahead = a_first < order.at ? min(order.end, a_next) - order.at : 0;
+        order.behind = b_next > order.end && !(order.ahead && a == b) ? order.end - max(order.at, b_first) : 0;
+        places = place(lane), later = place(lane + 32);
+    };
+    bounds();
+    u32 a = order.at / usual, b = max(order.end, 1u) - 1;
+    b /= usual;
+    u32 real = all.first(streams), a_first = all.first(a), a_next = all.first(a + 1);
+    u32 b_first = all.first(b), b_next = all.first(b + 1);
+    arrange(a, a * usual, a * usual + usual, b, b * usual, b * usual + usual);
+    bool as_guessed = real == total && a_first == a * usual && a_next == a_first + usual;
+    if (!as_guessed || b_first != b * usual || b_next != b_first + usual) {
+        total = real;
+        bounds();
+        if (order.at < order.end) {
+            a = all.find(order.at), b = all.find(order.end - 1);
+            arrange(a, all.first(a), all.first(a + 1), b, all.first(b), all.first(b + 1));
+        }
+    }
+    u32 tiles = order.end - order.at, count = tiles > warp ? (tiles - warp + WARPS - 1) / WARPS : 0;
+    auto issue = [&](u32 i) {
+        if (i >= count) return;
+        if (i && !(i & 31)) places = later, later = place(i + 32 + lane);
+        const u8 *from = pool + (u64)__shfl_sync(FULL, places, i & 31) * TILE_BYTES;
+        if (lane == 0) copy_tile<PAGE>(ring + i % STAGES * STAGE_BYTES, from, barriers + i % STAGES * 8);
+    };
+    for (u32 i = 0; i < STAGES; i++) issue(i);
+    // Streams without a token belong to no block's tiles.
+    for (u32 s = blockIdx.x + threadIdx.x * gridDim.x; s < streams; s += gridDim.x * THREADS)
+        if (rows[s].tokens == 0) {
+            for (u32 i = 0; i < GROUP * DIM; i++) out[(u64)s * GROUP * DIM + i] = 0;
+            for (u32 i = 0; i < GROUP; i++) lse[s * GROUP + i] = NEGATIVE_INFINITY;
+        }
+    u32 i = 0, whole = a;
+    for (u32 visit = 0, side = 0; visit < tiles; side ^= 1) {
+        u32 stream = visit < order.ahead ? a : b;
+        if (visit >= order.ahead + order.behind) {
+            while (all.first(whole + 1) <= order.tile(visit)) whole++;
+            stream = whole;
+        }
+        uint4 row = *(const uint4 *)(rows + stream);
+        u32 next = all.first(stream + 1), from = max(order.at, row.x), after = visit + min(order.end, next) - from;
+        uint4 q[4];
+        load_queries<GROUP>(q, queries + (u64)stream * GROUP * DIM);
+        Sums sums;
+        clear(sums);
+        for (; warp + i * WARPS < after; i++) {
+            await(barriers + i % STAGES * 8, i / STAGES & 1);
+            u32 tile = from + warp + i * WARPS - visit;
+            add_tile(sums, q, ring + i % STAGES * STAGE_BYTES, row.z - (tile - row.x) * 16, scale);
+            __syncwarp();
+            issue(i + STAGES);
+        }
+        // The other side may still be read by warps that add up the stream before.
+        Piece<GROUP> *own = warp_pieces + side * WARPS;
+        leave<GROUP>(sums, own[warp]);
         __syncthreads();
-        u16 *o = out + (u64)stream * GROUP * DIM;
-        float *l = lse + stream * GROUP;
-        if (at == base && stop == next) {
-            add_up<GROUP>(warp_pieces, [&](u32 head, u32 dim, float top, float sum, float value) { store(o, l, head, dim, top, sum, value); });
+        const u8 *first_piece = (const u8 *)own;
+        auto store = [&](u32 head, u32 dim, float top, float sum, float value) {
+            u64 to = (u64)stream * GROUP + head;
+            out[to * DIM + dim] = (u16)pack_bf16(value / sum, 0);
+            if (dim == 0) lse[to] = (top + __log2f(sum)) * 0.6931471805599453f;
+        };
+        if (row.x >= order.at && next <= order.end) {
+            add_up<GROUP, WARPS>(first_piece, sizeof(Piece<GROUP>), store);
         } else {
-            Piece<GROUP> &mine = pieces[blockIdx.x * 2 + which];
-            add_up<GROUP>(warp_pieces, [&](u32 head, u32 dim, float top, float sum, float value) {
+            Piece<GROUP> &mine = pieces[blockIdx.x * 2 + (row.x > order.at)];
+            add_up<GROUP, WARPS>(first_piece, sizeof(Piece<GROUP>), [&](u32 head, u32 dim, float top, float sum, float value) {
                 mine.out[head][dim] = value;
                 if (dim == 0) mine.max[head] = top, mine.sum[head] = sum;
             });
             __syncthreads();
             if (threadIdx.x == 0) arrivals = arrive(&arrived[stream]);
-            u32 first = part_of(base, parts, total), last = part_of(next - 1, parts, total);
+            u32 first = part_of(row.x, parts, total), last = part_of(next - 1, parts, total);
             __syncthreads();
-            if (arrivals == last - first) complete[0] = which ? complete[0] : stream, complete[1] = which ? stream : complete[1];
-        }
-        __syncthreads();
-        at = stop;
-        which = 1;
-    }
-    // Of the streams that this block shares, at its begin and its end, those in which it was the last.
-#pragma unroll
-    for (u32 which = 0; which < 2; which++) {
-        u32 stream = complete[which];
-        if (stream == NONE) continue;
-        u32 base = rows[stream].first_tile, next = rows[stream + 1].first_tile;
-        u32 first = part_of(base, parts, total), last = part_of(next - 1, parts, total);
-        gather_pieces<GROUP>(pieces, first, last, part_start(first, parts, total) < base, warp_pieces);
-        u16 *o = out + (u64)stream * GROUP * DIM;
-        float *l = lse + stream * GROUP;
-        add_up<GROUP>(warp_pieces, [&](u32 head, u32 dim, float top, float sum, float value) { store(o, l, head, dim, top, sum, value); });
-        if (threadIdx.x == 0) arrived[stream] = 0;
-        __syncthreads();
-    }
-    // Streams without a token belong to no block's tiles.
-    for (u32 stream = blockIdx.x; stream < streams; stream += gridDim.x)
-        if (rows[stream].tokens == 0)
-            for (u32 i = threadIdx.x; i < GROUP * DIM; i += WARPS * 32) {
-                out[(u64)stream * GROUP * DIM + i] = 0;
-                if (i < GROUP) lse[stream * GROUP + i] = NEGATIVE_INFINITY;
+            if (arrivals == last - first) {
+                gather_pieces<GROUP>(pieces, first, last, part_start(first, parts, total) < row.x, own);
+                add_up<GROUP, WARPS>(first_piece, sizeof(Piece<GROUP>), store);
+                if (threadIdx.x == 0) arrived[stream] = 0;
             }
+        }
+        visit = after;
+    }
 }
 
 #define ATTEND(PAGE, GROUP)                                                                                            \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) attend_gqa_p##PAGE##_g##GROUP(                         \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1) attend_gqa_p##PAGE##_g##GROUP(                            \
         const u16 *queries, const u8 *pool, const u32 *frames, const Row *rows, u32 streams, float scale, u16 *out,    \
-        float *lse, float *pieces, u32 *arrived, u32 least) {                                                          \
-        attend<PAGE, GROUP>(queries, pool, frames, rows, streams, scale, out, lse, pieces, arrived, least);            \
+        float *lse, float *pieces, u32 *arrived, u32 least, u32 stride) {                                              \
+        attend<PAGE, GROUP>(queries, pool, frames, rows, streams, scale, out, lse, pieces, arrived, least, stride);    \
     }
 
 ATTEND(16, 4)

@@ -45,7 +45,12 @@ pub(crate) const SCORED: Source = Source {
 /// Attention with grouped queries.
 pub(crate) const ATTEND_GQA: Source = Source {
     name: "attend_gqa.cu",
-    text: concat!(include_str!("../kernels/gqa.cuh"), "#line 1\n", include_str!("../kernels/attend_gqa.cu")),
+    text: concat!(
+        include_str!("../kernels/staged.cuh"),
+        include_str!("../kernels/gqa.cuh"),
+        "#line 1\n",
+        include_str!("../kernels/attend_gqa.cu")
+    ),
 };
 /// Attention over latent rows.
 pub(crate) const ATTEND_MLA: Source =
@@ -67,6 +72,15 @@ pub(crate) const ATTEND_MLA_CLUSTERS: Source = Source {
         include_str!("../kernels/products.cuh"),
         "#line 1\n",
         include_str!("../kernels/attend_mla_clusters.cu")
+    ),
+};
+/// The latter for few heads of many streams.
+pub(crate) const ATTEND_MLA_TEAMS: Source = Source {
+    name: "attend_mla_teams.cu",
+    text: concat!(
+        include_str!("../kernels/staged.cuh"),
+        "#line 1\n",
+        include_str!("../kernels/attend_mla_teams.cu")
     ),
 };
 /// Page bounds and top k.
@@ -110,6 +124,7 @@ pub const SOURCES: &[Source] = &[
     ATTEND_MLA,
     ATTEND_GQA_CLUSTERS,
     ATTEND_MLA_CLUSTERS,
+    ATTEND_MLA_TEAMS,
     SELECT,
     INDEX,
     DENSE,

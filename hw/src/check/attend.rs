@@ -24,8 +24,12 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
         gqa_case(bench, &kernels, gqa, &[2048; 8], 4)?;
         gqa_case(bench, &kernels, gqa, &[7001], 1)?;
         gqa_case(bench, &kernels, gqa, &[0, 0], 1)?;
+        // All as long as is usual but the last, which is longer.
+        gqa_case(bench, &kernels, gqa, &[640, 641], 1)?;
         gqa_case(bench, &kernels, gqa, &[96; 600], 8)?;
+        // And as many streams as are cut in yet other ways.
         gqa_case(bench, &kernels, gqa, &[131; 40], 8)?;
+        gqa_case(bench, &kernels, gqa, &[77; 60], 8)?;
     }
     parts(bench, &kernels)?;
     corrupted(bench, &kernels)

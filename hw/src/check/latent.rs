@@ -57,6 +57,9 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
         case(bench, &kernels, mla, &[0, 1, 15, 16, 17, 33, 0, 200, 0], 2)?;
         case(bench, &kernels, mla, &[2048, 31], 1)?;
         case(bench, &kernels, mla, &[48; 70], 8)?;
+        // As many streams as have clusters of two blocks.
+        let growing: Vec<u32> = (0..40).map(|at| at * 7).collect();
+        case(bench, &kernels, mla, &growing, 8)?;
         case(bench, &kernels, mla, &[129, 64, 65, 63, 128, 1, 700, 127], 8)?;
     }
     Ok(())

@@ -15,7 +15,9 @@ pub const LATENT_QUERY_DIM: usize = 576;
 /// Tokens of a tile.
 const TILE: u32 = 16;
 /// Threads of a block of grouped-query attention, of which a multiprocessor holds one.
-const THREADS: u32 = 384;
+const THREADS: u32 = 256;
+/// What a warp, or a block, has summed of a head: the values and some room between, maximum and sum.
+const PIECE: usize = HEAD_DIM + 4 + 2;
 /// Thread blocks of latent attention per multiprocessor.
 const LATENT_BLOCKS_PER_SM: u32 = 1;
 /// Query heads of latent attention that one thread block serves.
@@ -36,9 +38,9 @@ impl Gqa {
         self.page as usize * HEAD_DIM * 4
     }
 
-    /// A piece per warp: maximum, sum and values of every head.
+    /// Per warp, a ring of two tiles of keys and values, and two pieces of every head.
     fn shared_bytes(self) -> u32 {
-        THREADS / 32 * self.group * (2 + count32(HEAD_DIM)) * 4
+        THREADS / 32 * 2 * (TILE * count32(HEAD_DIM) + self.group * count32(PIECE)) * 4
     }
 }
 
@@ -186,6 +188,7 @@ impl Call<'_> {
             self.scratch.pieces.address(),
             self.scratch.arrived.address(),
             u64::from(split.least),
+            u64::from(self.reading.usual_entries()),
         ];
         // SAFETY: as declared in attend_gqa.cu and attend_mla.cu; the reading names entries within the pool.
         unsafe { stream.launch(kernel, shape, &arguments) }
@@ -226,7 +229,7 @@ impl AttendGqa {
     pub fn scratch(&self, streams: usize) -> Result<Scratch, HwError> {
         let grid = self.device.info().sms;
         Ok(Scratch {
-            pieces: DeviceBuffer::filled(&self.device, grid as usize * 2 * 8 * (HEAD_DIM + 2), 0xff)?,
+            pieces: DeviceBuffer::filled(&self.device, grid as usize * 2 * 8 * PIECE, 0xff)?,
             arrived: DeviceBuffer::filled(&self.device, streams, 0)?,
             grid,
         })
@@ -243,6 +246,9 @@ impl AttendGqa {
         let scale = 1.0 / (HEAD_DIM as f32).sqrt();
         if split.spare == 0 {
             return self.clusters.attend(stream, gqa, call, scale);
+        }
+        if call.reading.streams == 0 {
+            return Ok(());
         }
         let found = self.kernels.iter().find(|(known, _)| *known == gqa);
         let &(_, kernel) = found.expect("pages of 16 or 64 tokens and groups of 4 or 8 heads");

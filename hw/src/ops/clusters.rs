@@ -3,35 +3,41 @@
 
 use super::attend::{Call, Gqa, HEAD_DIM, Mla};
 use super::count32;
-use crate::compile::{ATTEND_GQA_CLUSTERS, ATTEND_MLA_CLUSTERS, Module};
+use crate::compile::{ATTEND_GQA_CLUSTERS, ATTEND_MLA_CLUSTERS, ATTEND_MLA_TEAMS, Module};
 use crate::{Device, HwError, Kernel, Shape, Stream, cluster};
 
-/// How a stream of grouped-query attention is cut: warps of a block, stages of each warp's ring, blocks of a cluster.
+/// Warps of a block of grouped-query attention.
+const WARPS: u32 = 8;
+
+/// How a stream of grouped-query attention is cut: stages of each warp's ring, blocks of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cut {
-    /// Streams up to which this is the fastest (own measurement, H100 80GB SXM, streams of 2048 tokens).
+    /// Tokens of a page, and streams up to which this is the fastest (own measurement, H100 80GB SXM, streams of 2048
+    /// tokens).
+    pages: &'static [u32],
     streams: u32,
-    warps: u32,
     stages: u32,
     cluster: u32,
 }
 
+/// 64 blocks of 128 KiB read as fast as more, and leave room for those of the next kernel to get ready.
 const CUTS: &[Cut] = &[
-    Cut { streams: 4, warps: 4, stages: 2, cluster: 16 },
-    Cut { streams: 11, warps: 4, stages: 2, cluster: 8 },
-    Cut { streams: 23, warps: 4, stages: 2, cluster: 4 },
-    Cut { streams: 191, warps: 8, stages: 2, cluster: 1 },
-    Cut { streams: u32::MAX, warps: 8, stages: 1, cluster: 1 },
+    Cut { pages: &[16, 64], streams: 11, stages: 2, cluster: 8 },
+    Cut { pages: &[16, 64], streams: 23, stages: 2, cluster: 4 },
+    Cut { pages: &[16, 64], streams: 47, stages: 2, cluster: 2 },
+    Cut { pages: &[16, 64], streams: 191, stages: 2, cluster: 1 },
+    Cut { pages: &[16], streams: u32::MAX, stages: 2, cluster: 1 },
+    Cut { pages: &[64], streams: u32::MAX, stages: 1, cluster: 1 },
 ];
 
 impl Cut {
-    fn of(streams: u32) -> Cut {
-        *CUTS.iter().find(|cut| streams <= cut.streams).expect("the last cut is for any number of streams")
+    fn of(page: u32, streams: u32) -> Option<Cut> {
+        CUTS.iter().find(|cut| cut.pages.contains(&page) && streams <= cut.streams).copied()
     }
 
     /// Every warp's ring of tiles of 16 keys and values.
     fn shared_bytes(self) -> u32 {
-        self.warps * self.stages * 16 * count32(HEAD_DIM) * 4
+        WARPS * self.stages * 16 * count32(HEAD_DIM) * 4
     }
 }
 
@@ -46,8 +52,8 @@ impl GqaClusters {
         let module = Module::load(device, ATTEND_GQA_CLUSTERS)?;
         let mut kernels = Vec::new();
         for (page, group) in [(16, 4), (16, 8), (64, 4), (64, 8)] {
-            for &cut in CUTS {
-                let name = format!("attend_p{page}_g{group}_w{}_s{}", cut.warps, cut.stages);
+            for &cut in CUTS.iter().filter(|cut| cut.pages.contains(&page)) {
+                let name = format!("attend_p{page}_g{group}_w{WARPS}_s{}", cut.stages);
                 let kernel = module.kernel(&name, cut.shared_bytes())?;
                 cluster::allow(kernel)?;
                 kernels.push((Gqa { page, group }, cut, kernel));
@@ -67,11 +73,10 @@ impl GqaClusters {
         if streams == 0 {
             return Ok(());
         }
-        let cut = Cut::of(streams);
-        let found = self.kernels.iter().find(|(of, cut_of, _)| (*of, *cut_of) == (gqa, cut));
-        let &(_, _, kernel) = found.expect("pages of 16 or 64 tokens and groups of 4 or 8 heads");
-        let shape =
-            Shape { grid: (streams * cut.cluster, 1), block: cut.warps * 32, shared: cut.shared_bytes() };
+        let cut = Cut::of(gqa.page, streams);
+        let found = self.kernels.iter().find(|(of, cut_of, _)| (*of, Some(*cut_of)) == (gqa, cut));
+        let &(_, cut, kernel) = found.expect("pages of 16 or 64 tokens and groups of 4 or 8 heads");
+        let shape = Shape { grid: (streams * cut.cluster, 1), block: WARPS * 32, shared: cut.shared_bytes() };
         let (entries, rows) = call.reading.addresses();
         let arguments = [
             call.queries.address(),
@@ -92,33 +97,45 @@ impl GqaClusters {
 struct Latent {
     fp8: bool,
     heads: u32,
+    threads: u32,
+    shared: u32,
     kernel: Kernel,
     /// How many clusters of how many blocks the device holds, largest first.
     fits: Vec<(u32, u32)>,
 }
 
 impl Latent {
-    const THREADS: u32 = 256;
-
-    /// A ring of stages of 32 rows, the queries, and a step's weights.
-    fn shared_bytes(fp8: bool, heads: u32) -> u32 {
+    /// Four warps for either half of a step's tokens; a ring of stages of 32 rows, the queries, and a step's weights.
+    fn halves(module: &Module, fp8: bool, heads: u32) -> Result<Latent, HwError> {
         let (stages, row, step) = (if heads == 16 && !fp8 { 5 } else { 4 }, 576 * 2, 64 * 128);
-        stages * 32 * row + heads * row + step
+        let shared = stages * 32 * row + heads * row + step;
+        let name = format!("attend_{}_h{heads}", if fp8 { "fp8" } else { "bf16" });
+        Latent::load(module, &name, fp8, heads, (256, shared))
     }
 
-    fn load(module: &Module, fp8: bool, heads: u32) -> Result<Latent, HwError> {
-        let name = format!("attend_{}_h{heads}", if fp8 { "fp8" } else { "bf16" });
-        let shared = Latent::shared_bytes(fp8, heads);
-        let kernel = module.kernel(&name, shared)?;
+    /// Two teams of four warps and one that brings their rows; per team, a ring of two tiles of 16 rows.
+    fn teams(module: &Module) -> Result<Latent, HwError> {
+        let (teams, stages, row) = (2, 2, 576 * 2 + 16);
+        Latent::load(module, "attend_bf16_teams", false, 16, (teams * 128 + 32, teams * stages * 16 * row))
+    }
+
+    fn load(
+        module: &Module,
+        name: &str,
+        fp8: bool,
+        heads: u32,
+        (threads, shared): (u32, u32),
+    ) -> Result<Latent, HwError> {
+        let kernel = module.kernel(name, shared)?;
         cluster::allow(kernel)?;
         let mut fits = Vec::new();
         let mut blocks = cluster::LARGEST;
         while blocks > 1 {
-            let shape = Shape { grid: (blocks, 1), block: Latent::THREADS, shared };
+            let shape = Shape { grid: (blocks, 1), block: threads, shared };
             fits.push((blocks, cluster::most(kernel, shape, blocks)?));
             blocks /= 2;
         }
-        Ok(Latent { fp8, heads, kernel, fits })
+        Ok(Latent { fp8, heads, threads, shared, kernel, fits })
     }
 
     /// Blocks of a cluster: the most of which so many clusters run at once.
@@ -130,15 +147,30 @@ impl Latent {
 /// The kernels of latent attention.
 pub(super) struct MlaClusters {
     kernels: Vec<Latent>,
-    _module: Module,
+    /// For 16 heads in bf16 of so many streams that a cluster has few blocks.
+    teams: Latent,
+    _modules: [Module; 2],
 }
 
 impl MlaClusters {
     pub(super) fn load(device: &Device) -> Result<MlaClusters, HwError> {
-        let module = Module::load(device, ATTEND_MLA_CLUSTERS)?;
+        let modules = [Module::load(device, ATTEND_MLA_CLUSTERS)?, Module::load(device, ATTEND_MLA_TEAMS)?];
         let shapes = [(false, 16), (false, 64), (true, 16), (true, 64)];
-        let kernels = shapes.into_iter().map(|(fp8, heads)| Latent::load(&module, fp8, heads));
-        Ok(MlaClusters { kernels: kernels.collect::<Result<_, _>>()?, _module: module })
+        let kernels = shapes.into_iter().map(|(fp8, heads)| Latent::halves(&modules[0], fp8, heads));
+        let kernels = kernels.collect::<Result<_, _>>()?;
+        Ok(MlaClusters { kernels, teams: Latent::teams(&modules[1])?, _modules: modules })
+    }
+
+    /// The fastest kernel (own measurement, H100 80GB SXM, streams of 2048 rows), and blocks of a cluster.
+    fn choose(&self, fp8: bool, heads: u32, clusters: u32) -> (&Latent, u32) {
+        const FEW: u32 = 2;
+        let found = self.kernels.iter().find(|kernel| (kernel.fp8, kernel.heads) == (fp8, heads));
+        let latent = found.expect("a kernel for both formats and both numbers of heads");
+        let cluster = latent.cluster(clusters);
+        if (fp8, heads) == (self.teams.fp8, self.teams.heads) && cluster <= FEW {
+            return (&self.teams, self.teams.cluster(clusters).min(FEW));
+        }
+        (latent, cluster)
     }
 
     pub(super) fn attend(
@@ -154,15 +186,9 @@ impl MlaClusters {
         }
         let heads = if mla.heads.is_multiple_of(64) { 64 } else { 16 };
         assert_eq!(mla.heads % heads, 0, "query heads are a multiple of 16");
-        let found = self.kernels.iter().find(|kernel| (kernel.fp8, kernel.heads) == (mla.fp8, heads));
-        let latent = found.expect("a kernel for both formats and both numbers of heads");
         let groups = mla.heads / heads;
-        let cluster = latent.cluster(streams * groups);
-        let shape = Shape {
-            grid: (streams * cluster, groups),
-            block: Latent::THREADS,
-            shared: Latent::shared_bytes(mla.fp8, heads),
-        };
+        let (latent, cluster) = self.choose(mla.fp8, heads, streams * groups);
+        let shape = Shape { grid: (streams * cluster, groups), block: latent.threads, shared: latent.shared };
         let (entries, rows) = call.reading.addresses();
         let arguments = [
             call.queries.address(),
@@ -175,7 +201,7 @@ impl MlaClusters {
             call.result.out.address(),
             call.result.lse.address(),
         ];
-        // SAFETY: as declared in attend_mla_clusters.cu; the reading names rows within the pool.
+        // SAFETY: as declared in attend_mla_clusters.cu and attend_mla_teams.cu; the reading names rows within the pool.
         unsafe { stream.launch_clusters(latent.kernel, shape, cluster, &arguments) }
     }
 }
@@ -186,11 +212,15 @@ mod tests {
 
     #[test]
     fn few_streams_are_cut_finest() {
-        let clusters: Vec<u32> = [1, 8, 16, 64, 512].map(|streams| Cut::of(streams).cluster).to_vec();
-        assert_eq!(clusters, [16, 8, 4, 1, 1]);
-        assert!(CUTS.is_sorted_by_key(|cut| cut.streams));
-        // Pieces of all warps lie in their rings afterwards: 8 heads of 132 values, maximum and sum.
-        assert!(CUTS.iter().all(|cut| cut.warps * 8 * 134 * 4 <= cut.shared_bytes()));
+        let cluster = |streams| Cut::of(16, streams).map(|cut| cut.cluster);
+        assert_eq!([1, 8, 16, 32, 64, 512].map(cluster), [8, 8, 4, 2, 1, 1].map(Some));
+        for page in [16, 64] {
+            let of_page: Vec<&Cut> = CUTS.iter().filter(|cut| cut.pages.contains(&page)).collect();
+            assert!(of_page.is_sorted_by_key(|cut| cut.streams));
+            assert_eq!(of_page.last().map(|cut| cut.streams), Some(u32::MAX));
+        }
+        // A warp's piece lies in its ring afterwards: 8 heads of 132 values, maximum and sum.
+        assert!(CUTS.iter().all(|cut| 8 * 134 * 4 <= cut.shared_bytes() / WARPS));
         assert!(CUTS.iter().all(|cut| cut.shared_bytes() <= 220 << 10));
     }
 }
