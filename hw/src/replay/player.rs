@@ -135,7 +135,7 @@ impl<'a, 'b> Player<'a, 'b> {
             if note.step >= from {
                 let admitted =
                     if note.join.is_empty() { 0 } else { admission[1].saturating_sub(admission[0]) };
-                self.times.add(self.graph, row, admitted);
+                self.times.add((&self.graph.marks, self.graph.last), row, admitted);
             }
         }
         Ok(())

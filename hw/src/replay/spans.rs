@@ -47,13 +47,13 @@ pub(super) struct Times {
 
 impl Times {
     /// Adds a step's row of times.
-    pub(super) fn add(&mut self, graph: &StepGraph, row: &[u64], admission: u64) {
+    pub(super) fn add(&mut self, (marks, last): (&[Marked], u32), row: &[u64], admission: u64) {
         let span = |begin: u32, end: u32| row[end as usize].saturating_sub(row[begin as usize]);
         let sent = self.sent.get(self.steps.len());
         let late = |mark: &&Marked| mark.kind == OpKind::Prefetch && mark.queue == Queue::CopyIn;
-        for arrival in graph.marks.iter().filter(late) {
+        for arrival in marks.iter().filter(late) {
             // The layer that waits for it, if it does in this step, begins to wait when it has looked up.
-            let waits = graph.marks.iter().find(|wait| {
+            let waits = marks.iter().find(|wait| {
                 wait.kind == OpKind::Prefetch && wait.queue == Queue::Compute && wait.sparse == arrival.sparse
             });
             let blocks = arrival.sparse.zip(sent).map_or(0, |(layer, sent)| sent[layer as usize]);
@@ -61,10 +61,10 @@ impl Times {
                 self.late += blocks;
             }
         }
-        self.steps.push(span(0, graph.last) + admission);
+        self.steps.push(span(0, last) + admission);
         self.admission += admission;
-        self.ops.resize_with(graph.marks.len(), Vec::new);
-        for (mark, spans) in graph.marks.iter().zip(&mut self.ops) {
+        self.ops.resize_with(marks.len(), Vec::new);
+        for (mark, spans) in marks.iter().zip(&mut self.ops) {
             spans.push(span(mark.begin, mark.end));
         }
     }
@@ -182,6 +182,23 @@ mod tests {
     fn op(operation: OpKind, queue: &'static str, total_ns: u64) -> OpTime {
         let operation = operation.name();
         OpTime { layer: Some(0), operation, queue, median_ns: 0, min_ns: 0, max_ns: 0, total_ns }
+    }
+
+    #[test]
+    fn what_a_layer_waited_for_was_late() {
+        let mark =
+            |kind, queue, begin, end| Marked { kind, queue, layer: Some(1), sparse: Some(1), begin, end };
+        // The step's begin, the look-up's end, the wait's, and the transfer's begin and end.
+        let marks = [
+            mark(OpKind::Lookup, Queue::Compute, 0, 1),
+            mark(OpKind::Prefetch, Queue::Compute, 1, 2),
+            mark(OpKind::Prefetch, Queue::CopyIn, 3, 4),
+        ];
+        let mut times = Times { sent: vec![vec![0, 7], vec![0, 5], vec![0, 3]], ..Times::default() };
+        for arrival in [90, 130, 140] {
+            times.add((&marks, 2), &[0, 100, arrival.max(100), 50, arrival], 0);
+        }
+        assert_eq!((times.late(), times.total()), (8, 370));
     }
 
     #[test]
