@@ -177,7 +177,7 @@ attend_bf16_teams(const u16 *queries, const u8 *pool, const u32 *list, const Row
     cluster_arrive();
     if (threadIdx.x < TEAMS * STAGES) {
         make_barrier(full_at + threadIdx.x * 8, 1);
-        make_barrier(empty_at + threadIdx.x * 8, 4);
+        make_barrier(empty_at + threadIdx.x * 8, 128);
     }
     publish_barriers();
     __syncthreads();
@@ -219,8 +219,7 @@ attend_bf16_teams(const u16 *queries, const u8 *pool, const u32 *list, const Row
             }
             weigh(a, weights, s, r.tokens - tile * TILE, scale);
             add_rows(a, weights, at, warp);
-            __syncwarp();
-            if (lane == 0) arrive_at(empty_at + slot * 8);
+            arrive_at(empty_at + slot * 8);
             if (++stage == STAGES) stage = 0, parity ^= 1;
         }
 #pragma unroll
