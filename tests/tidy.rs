@@ -254,7 +254,9 @@ fn functions(text: &str) -> impl Iterator<Item = (usize, usize)> {
     let starts: Vec<usize> = (0..lines.len()).filter(|&at| is_function(lines[at])).collect();
     starts.into_iter().map(move |start| {
         let indent = &lines[start][..lines[start].len() - lines[start].trim_start().len()];
-        let end = lines[start..].iter().position(|line| *line == format!("{indent}}}"));
+        // A declaration without a body ends where its parameters do.
+        let declared = |line: &str| line.starts_with(&format!("{indent})")) && line.ends_with(';');
+        let end = lines[start..].iter().position(|line| *line == format!("{indent}}}") || declared(line));
         (start + 1, end.map_or(1, |end| end + 1))
     })
 }

@@ -12,7 +12,7 @@ use crate::{Device, DeviceBuffer, HwError, PinnedBuffer, Shape, Stream};
 use kvtier_policies::Start;
 
 /// Multiprocessors that a swap-in beside attention keeps to itself.
-pub(super) const COPY_SMS: u32 = 8;
+pub(super) const COPY_SMS: u32 = 16;
 /// Times that one step takes of itself, at most: two per operation.
 const STAMPS_PER_LAYER: u32 = 28;
 

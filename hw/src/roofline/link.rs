@@ -228,7 +228,7 @@ fn beside_attention(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
     let beside = Beside::new(&bench.device, &bench.stream, &bench.dense)?;
     let moves = Moves::from_host(&bench.device, &link.moves(8192, 4 << 30, 1, 1100))?;
     let pools = link.pools(8192);
-    for grid in [3u32, 4, 6, 8] {
+    for grid in [4u32, 8, 12, 16] {
         let overlap = beside.measure(&bench.stream, &link.swap, pools, &moves, Width::alone(grid))?;
         let (attention, swap_in) = (overlap.attention.micros(), overlap.swap_in.micros());
         let shape = format!("attend {attention:.1} us with swap-in {swap_in:.1} us on {grid} SMs");
