@@ -221,7 +221,8 @@ fn parity_table(of: &Taken<Parity>) -> Table {
     let mut sums: BTreeMap<&str, Sums> = BTreeMap::new();
     for run in of.results.synthetic.iter().chain(&of.results.recorded) {
         let sum = sums.entry(&run.policy).or_default();
-        sum.managed = if run.managed == "host" { "host" } else { "device" }.into();
+        let by = if run.managed == "host" { "host" } else { "device" };
+        sum.managed = if sum.runs == 0 || sum.managed == by { by } else { "either" }.into();
         sum.runs += 1;
         sum.equal += u64::from(run.host_hash == run.device_hash);
         let counts = [run.accesses, run.misses, run.prefetches, run.warm_hits, run.grown, run.ended];
@@ -231,9 +232,8 @@ fn parity_table(of: &Taken<Parity>) -> Table {
         sum.wrong_bytes += run.integrity.as_ref().map_or(0, |found| found.wrong_bytes);
     }
     let rows = sums.iter().map(|(policy, sum)| {
-        let mut row =
-            vec![(*policy).to_owned(), sum.managed.clone(), format!("{} of {}", sum.equal, sum.runs)];
-        row.push(sum.mismatches.to_string());
+        let equal = format!("{} of {}", sum.equal, sum.runs);
+        let mut row = vec![(*policy).to_owned(), sum.managed.clone(), equal, sum.mismatches.to_string()];
         row.push(format!("{} of {}", grouped(sum.wrong_bytes), grouped(sum.bytes)));
         row.extend(sum.counts.iter().map(|count| grouped(*count)));
         row
