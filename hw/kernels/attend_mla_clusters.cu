@@ -34,8 +34,9 @@ __device__ __forceinline__ void store_words(u32 at, u32 a, u32 b, u32 c, u32 d) 
     asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
 
-// fp8 values of a warp's four rows of a half, on their way from memory through registers, where they are widened.
-struct Staged { uint4 values[4]; float scales[4]; };
+// fp8 values of a warp's four rows of a half, on their way from memory through registers, where they are widened. A lane
+// has eight of a row's first 256 and eight of the others, so that what it widens meets no other lane's in a bank.
+struct Staged { uint2 values[4][2]; float scales[4][2]; };
 
 __device__ __forceinline__ float natural(float top, float sum) { return (top + __log2f(sum)) * 0.6931471805599453f; }
 
@@ -89,8 +90,11 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
 #pragma unroll
                 for (u32 r = 0; r < 4; r++) {
                     const u8 *values = pool + (u64)__shfl_sync(FULL, number[which], r * 8) * ROW_BYTES;
-                    staged[which].values[r] = load_once(values + lane * 16);
-                    staged[which].scales[r] = *(const float *)(values + 512 + lane / 8 * 4);
+#pragma unroll
+                    for (u32 i = 0; i < 2; i++) {
+                        staged[which].values[r][i] = load_half_once(values + i * 256 + lane * 8);
+                        staged[which].scales[r][i] = *(const float *)(values + 512 + i * 8 + lane / 16 * 4);
+                    }
                 }
             } else {
 #pragma unroll
@@ -102,33 +106,31 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
         put = put + 1 == STAGES ? 0 : put + 1;
         commit_copies();
     };
-    // Widens what `fetch` has staged; both halves, of which the later one went to the stage before `put`.
-    auto unpack = [&]() {
-        if (!FP8 || next > 2 * end) return;
+    // Widens what `fetch` has staged of the half before the last.
+    auto unpack = [&](u32 which) {
+        if (!FP8 || next > 2 * end + 1) return;
+        u32 stage = (put + STAGES - 2) % STAGES, to = ring + stage * HALF_BYTES + lane / 8 * CHUNK_BYTES;
 #pragma unroll
-        for (u32 which = 0; which < 2; which++) {
-            u32 stage = put + STAGES - 2 + which, to = ring + stage % STAGES * HALF_BYTES + lane / 4 * CHUNK_BYTES;
+        for (u32 r = 0; r < 4; r++) {
+            u32 row = warp * 4 + r, at = to + row * 128 + (((lane & 7) ^ (row & 7)) << 4);
 #pragma unroll
-            for (u32 r = 0; r < 4; r++) {
-                u32 row = warp * 4 + r;
-                const u32 *v = &staged[FP8 ? which : 0].values[r].x;
-                float s = staged[FP8 ? which : 0].scales[r];
-#pragma unroll
-                for (u32 i = 0; i < 2; i++) {
-                    u32 a = v[2 * i], b = v[2 * i + 1], at = to + row * 128 + ((((lane & 3) * 2 + i) ^ (row & 7)) << 4);
-                    store_words(at, scaled_f16(a, s), scaled_f16(a >> 16, s), scaled_f16(b, s), scaled_f16(b >> 16, s));
-                }
+            for (u32 i = 0; i < 2; i++) {
+                uint2 v = staged[FP8 ? which : 0].values[r][i];
+                float s = staged[FP8 ? which : 0].scales[r][i];
+                store_words(at + i * 4 * CHUNK_BYTES, scaled_f16(v.x, s), scaled_f16(v.x >> 16, s), scaled_f16(v.y, s),
+                            scaled_f16(v.y >> 16, s));
             }
         }
     };
     fetch(0), fetch(1);
+    // Of fp8 half a step more is under way, so that one half widens beside either product.
+    if (FP8) unpack(0), fetch(0), unpack(1);
     if (STAGES == 5) {
         // A half more is under way, so that the next one to fetch is an odd one.
         fetch(0);
         u32 odd = number[1];
         number[1] = number[0], number[0] = odd;
     }
-    unpack();
 
     float sums[128], top[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY}, sum[2] = {0, 0};
 #pragma unroll
@@ -137,22 +139,28 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
     for (u32 block = begin; block < end; block++) {
         u32 stage[2] = {ring + take * HALF_BYTES, ring + (take + 1 == STAGES ? 0 : take + 1) * HALF_BYTES};
         take = take + 2 >= STAGES ? take + 2 - STAGES : take + 2;
-        await_copies<STAGES - 4>();
+        await_copies<FP8 ? 1 : STAGES - 4>();
         publish();
         __syncthreads(); // the block is there, and everybody is done with the one before
-        fetch(0), fetch(1);
         float s[16];
         u32 own = half ? stage[1] : stage[0];
         products_begin();
 #pragma unroll
-        for (u32 c = 0; c < CHUNKS; c++)
+        for (u32 c = 0; c < CHUNKS; c++) {
+            // Rows are asked for while products are queued: earlier would hold the products up, later wait for them.
+            if (c == 3) {
+                if (!FP8) fetch(0);
+                fetch(1);
+            }
 #pragma unroll
             for (u32 k = 0; k < 4; k++) {
                 u64 a = descriptor(query + c * QUERY_CHUNK + k * 32, 16), b = descriptor(own + c * CHUNK_BYTES + k * 32, 16);
                 if (FP8 && c < CHUNKS - 1) product_f16_n32(s, a, b, c | k);
                 else product_n32(s, a, b, c | k);
             }
+        }
         products_end();
+        unpack(0);
         products_await();
         bool real = HEADS == 64 || band == 0; // of fewer heads than 64 the first warp holds all
         float most[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY};
@@ -204,6 +212,7 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
         }
         publish();
         __syncthreads();
+        if (FP8) fetch(0);
         products_begin();
 #pragma unroll
         for (u32 k = 0; k < 4; k++) {
@@ -213,7 +222,7 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
             else product_n256_t(sums, a, b, 1);
         }
         products_end();
-        unpack();
+        unpack(1);
         products_await();
     }
     await_copies<0>();

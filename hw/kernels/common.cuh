@@ -18,6 +18,13 @@ __device__ __forceinline__ uint4 load_once(const void *p) {
     return v;
 }
 
+// Half as much.
+__device__ __forceinline__ uint2 load_half_once(const void *p) {
+    uint2 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
+    return v;
+}
+
 // The same within pages read from end to end: asks L2 for 256 bytes at a time.
 __device__ __forceinline__ uint4 load_page(const void *p) {
     uint4 v;

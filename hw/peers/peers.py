@@ -6,11 +6,13 @@ import itertools
 import json
 import statistics
 import sys
+import time
 
 import torch
 import torch.nn.functional as F
 
 TOKENS, DIM, KV_HEADS = 2048, 128, 8
+WARM_UP = 0.02  # Seconds until the clocks of a device that stood idle have risen.
 device = torch.device("cuda")
 rows = []
 
@@ -18,8 +20,10 @@ rows = []
 def timed(graph, calls, repeats=20):
     """Microseconds per call: median, fastest, slowest of the repeats."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    graph.replay()
-    torch.cuda.synchronize()
+    began = time.perf_counter()
+    while time.perf_counter() - began < WARM_UP:
+        graph.replay()
+        torch.cuda.synchronize()
     samples = []
     for _ in range(repeats):
         start.record()
@@ -42,8 +46,8 @@ def capture(calls, submit):
     return graph
 
 
-def note(peer, shape, time, size):
-    median, fastest, slowest = time
+def note(peer, shape, took, size):
+    median, fastest, slowest = took
     rows.append({"peer": peer, "shape": shape, "us": median, "us_min": fastest, "us_max": slowest, "GB/s": size / median / 1e3})
     print(f"{peer:<12} {shape:<60} {median:9.2f} us {size / median / 1e3:8.1f} GB/s")
 

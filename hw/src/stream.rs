@@ -5,6 +5,10 @@ use crate::{Device, Spread};
 use cudarc::driver::{result, sys};
 use kvtier_units::Nanos;
 use std::ffi::c_void;
+use std::time::{Duration, Instant};
+
+/// How long a device works before it is timed; an H100 that stood idle was slow for 6 ms.
+const WARM_UP: Duration = Duration::from_millis(20);
 
 /// An in-order queue of the device.
 pub struct Stream {
@@ -148,7 +152,8 @@ impl Stream {
         Ok(Graph { exec })
     }
 
-    /// Device time of `repeats` calls of `submit`, each measured by itself, after one that is not.
+    /// Device time of `repeats` calls of `submit`, each measured by itself, once the device is warm: after it has stood
+    /// idle its clocks rise for some milliseconds of work.
     ///
     /// # Errors
     /// If the work fails.
@@ -158,8 +163,14 @@ impl Stream {
         mut submit: impl FnMut() -> Result<(), HwError>,
     ) -> Result<Spread, HwError> {
         let (start, end) = (Event::new(&self.device)?, Event::new(&self.device)?);
-        submit()?;
-        self.synchronize()?;
+        let began = Instant::now();
+        loop {
+            submit()?;
+            self.synchronize()?;
+            if began.elapsed() >= WARM_UP {
+                break;
+            }
+        }
         let mut samples = Vec::with_capacity(repeats);
         for _ in 0..repeats {
             start.record(self)?;

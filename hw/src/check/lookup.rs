@@ -22,19 +22,19 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
             name: format!(
                 "k {k}, {slots} slots, prefetch {prefetch}, recent {recent}, {warm_frames} warm pages"
             ),
-            seats: 3,
-            layers: 2,
-            head_groups: 2,
+            seats: if bench.brief { 2 } else { 3 },
+            layers: if bench.brief { 1 } else { 2 },
+            head_groups: if bench.brief { 1 } else { 2 },
             slots,
             k,
             entries: 3,
             prompt_blocks: (k.div_ceil(2), 6 * slots + 50),
-            steps_per_request: (1, 40),
+            steps_per_request: if bench.brief { (1, 6) } else { (1, 40) },
             churn: 60,
             prefetch,
             recent,
             warm_frames,
-            steps: 120,
+            steps: if bench.brief { 9 } else { 120 },
             seed: bench.rng.random(),
         };
         for policy in Policy::ALL {

@@ -37,7 +37,7 @@ impl Finding {
 pub struct Extent<'a> {
     /// One of [`GROUPS`] instead of all.
     pub only: Option<&'a str>,
-    /// Shorter and fewer streams of attention, enough for every path through its kernels: under tools that watch each
+    /// Fewer and shorter streams, fewer steps, enough for every path through the kernels: under tools that watch each
     /// access, kernels take hundreds of times as long.
     pub brief: bool,
 }

@@ -12,9 +12,7 @@ const WARPS: u32 = 8;
 /// How a stream of grouped-query attention is cut: stages of each warp's ring, blocks of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cut {
-    /// Tokens of a page, and streams up to which this is the fastest (own measurement, H100 80GB SXM, streams of 2048
-    /// tokens).
-    pages: &'static [u32],
+    /// Streams up to which this is the fastest (own measurement, H100 80GB SXM, streams of 2048 tokens).
     streams: u32,
     stages: u32,
     cluster: u32,
@@ -22,17 +20,16 @@ struct Cut {
 
 /// 64 blocks of 128 KiB read as fast as more, and leave room for those of the next kernel to get ready.
 const CUTS: &[Cut] = &[
-    Cut { pages: &[16, 64], streams: 11, stages: 2, cluster: 8 },
-    Cut { pages: &[16, 64], streams: 23, stages: 2, cluster: 4 },
-    Cut { pages: &[16, 64], streams: 47, stages: 2, cluster: 2 },
-    Cut { pages: &[16, 64], streams: 191, stages: 2, cluster: 1 },
-    Cut { pages: &[16], streams: u32::MAX, stages: 2, cluster: 1 },
-    Cut { pages: &[64], streams: u32::MAX, stages: 1, cluster: 1 },
+    Cut { streams: 11, stages: 2, cluster: 8 },
+    Cut { streams: 23, stages: 2, cluster: 4 },
+    Cut { streams: 47, stages: 2, cluster: 2 },
+    Cut { streams: 191, stages: 2, cluster: 1 },
+    Cut { streams: u32::MAX, stages: 1, cluster: 1 },
 ];
 
 impl Cut {
-    fn of(page: u32, streams: u32) -> Option<Cut> {
-        CUTS.iter().find(|cut| cut.pages.contains(&page) && streams <= cut.streams).copied()
+    fn of(streams: u32) -> Cut {
+        *CUTS.iter().find(|cut| streams <= cut.streams).expect("the last cut is for any number of streams")
     }
 
     /// Every warp's ring of tiles of 16 keys and values.
@@ -52,7 +49,7 @@ impl GqaClusters {
         let module = Module::load(device, ATTEND_GQA_CLUSTERS)?;
         let mut kernels = Vec::new();
         for (page, group) in [(16, 4), (16, 8), (64, 4), (64, 8)] {
-            for &cut in CUTS.iter().filter(|cut| cut.pages.contains(&page)) {
+            for &cut in CUTS {
                 let name = format!("attend_p{page}_g{group}_w{WARPS}_s{}", cut.stages);
                 let kernel = module.kernel(&name, cut.shared_bytes())?;
                 cluster::allow(kernel)?;
@@ -73,8 +70,8 @@ impl GqaClusters {
         if streams == 0 {
             return Ok(());
         }
-        let cut = Cut::of(gqa.page, streams);
-        let found = self.kernels.iter().find(|(of, cut_of, _)| (*of, Some(*cut_of)) == (gqa, cut));
+        let cut = Cut::of(streams);
+        let found = self.kernels.iter().find(|(of, cut_of, _)| (*of, *cut_of) == (gqa, cut));
         let &(_, cut, kernel) = found.expect("pages of 16 or 64 tokens and groups of 4 or 8 heads");
         let shape = Shape { grid: (streams * cut.cluster, 1), block: WARPS * 32, shared: cut.shared_bytes() };
         let (entries, rows) = call.reading.addresses();
@@ -212,13 +209,10 @@ mod tests {
 
     #[test]
     fn few_streams_are_cut_finest() {
-        let cluster = |streams| Cut::of(16, streams).map(|cut| cut.cluster);
-        assert_eq!([1, 8, 16, 32, 64, 512].map(cluster), [8, 8, 4, 2, 1, 1].map(Some));
-        for page in [16, 64] {
-            let of_page: Vec<&Cut> = CUTS.iter().filter(|cut| cut.pages.contains(&page)).collect();
-            assert!(of_page.is_sorted_by_key(|cut| cut.streams));
-            assert_eq!(of_page.last().map(|cut| cut.streams), Some(u32::MAX));
-        }
+        let cluster = |streams| Cut::of(streams).cluster;
+        assert_eq!([1, 8, 16, 32, 64, 512].map(cluster), [8, 8, 4, 2, 1, 1]);
+        assert!(CUTS.is_sorted_by_key(|cut| cut.streams));
+        assert_eq!(CUTS.last().map(|cut| cut.streams), Some(u32::MAX));
         // A warp's piece lies in its ring afterwards: 8 heads of 132 values, maximum and sum.
         assert!(CUTS.iter().all(|cut| 8 * 134 * 4 <= cut.shared_bytes() / WARPS));
         assert!(CUTS.iter().all(|cut| cut.shared_bytes() <= 220 << 10));

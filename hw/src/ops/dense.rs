@@ -7,6 +7,9 @@ use std::ffi::{c_int, c_void};
 
 /// bf16 noise of either sign between 0.5 and 2, four to a word: what to keep of random bits, and what to force.
 pub const BF16_NOISE: (u64, u64) = (0x80ff_80ff_80ff_80ff, 0x3f00_3f00_3f00_3f00);
+/// The same for fp8 rows: e4m3 values of either sign between 1 and 2, whose scales, four of these bytes each, lie between
+/// 2^-15 and 2.
+pub const FP8_NOISE: (u64, u64) = (0x8787_8787_8787_8787, 0x3838_3838_3838_3838);
 
 /// The kernels.
 pub struct Dense {

@@ -6,7 +6,7 @@ use crate::ops::attend::{
     Split,
 };
 use crate::ops::count32;
-use crate::ops::dense::BF16_NOISE;
+use crate::ops::dense::{BF16_NOISE, FP8_NOISE};
 use crate::{DeviceBuffer, HwError};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -35,35 +35,60 @@ impl Inputs {
     }
 }
 
-/// Readings of `tokens` tokens per stream, no entry in two, as many sets as the pool gives; entries lie in order
-/// unless `scattered`.
+/// Where a stream's entries lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// Anywhere in the pool.
+    Scattered,
+    /// Anywhere in a hot buffer of the stream's own that holds twice as much.
+    Buffers,
+    /// One after the other.
+    InOrder,
+}
+
+impl Layout {
+    /// As shapes say it.
+    fn suffix(self) -> &'static str {
+        match self {
+            Layout::Scattered => "",
+            Layout::Buffers => " in buffers of twice as much",
+            Layout::InOrder => " in order",
+        }
+    }
+}
+
+/// Readings of `tokens` tokens per stream, no entry in two, as many sets as the pool gives.
 fn readings(
     bench: &Bench,
     entry_bytes: usize,
     page: u32,
     streams: usize,
     tokens: u32,
-    scattered: bool,
+    layout: Layout,
 ) -> Result<Vec<Reading>, HwError> {
+    let mut rng = Pcg64Mcg::seed_from_u64(9);
     let mut numbers: Vec<u32> = (0..count32(POOL_BYTES / entry_bytes)).collect();
-    if scattered {
-        numbers.shuffle(&mut Pcg64Mcg::seed_from_u64(9));
-    }
     let per_stream = tokens.div_ceil(page) as usize;
-    let sets = (numbers.len() / (streams * per_stream)).clamp(1, 24);
+    let apart = if layout == Layout::Buffers { 2 * per_stream } else { per_stream };
+    match layout {
+        Layout::Scattered => numbers.shuffle(&mut rng),
+        Layout::Buffers => numbers.chunks_mut(apart).for_each(|buffer| buffer.shuffle(&mut rng)),
+        Layout::InOrder => {}
+    }
+    let sets = (numbers.len() / (streams * apart)).clamp(1, 24);
     (0..sets)
         .map(|set| {
             let lists: Vec<(&[u32], u32)> = (0..streams)
-                .map(|s| (&numbers[(set * streams + s) * per_stream..][..per_stream], tokens))
+                .map(|s| (&numbers[(set * streams + s) * apart..][..per_stream], tokens))
                 .collect();
             Reading::from_host(&bench.device, page, &lists)
         })
         .collect()
 }
 
-fn noise(bench: &Bench, elements: usize, seed: u64) -> Result<DeviceBuffer<u16>, HwError> {
+fn noise(bench: &Bench, elements: usize, seed: u64, bits: (u64, u64)) -> Result<DeviceBuffer<u16>, HwError> {
     let buffer = DeviceBuffer::<u16>::new(&bench.device, elements)?;
-    bench.dense.fill_noise(&bench.stream, buffer.address(), elements as u64 * 2, seed, BF16_NOISE)?;
+    bench.dense.fill_noise(&bench.stream, buffer.address(), elements as u64 * 2, seed, bits)?;
     Ok(buffer)
 }
 
@@ -73,13 +98,14 @@ fn inputs(
     gqa: Gqa,
     batch: usize,
     tokens: u32,
+    layout: Layout,
 ) -> Result<Inputs, HwError> {
     let streams = batch * KV_HEADS;
     let heads = gqa.group as usize;
     Ok(Inputs {
-        pool: noise(bench, POOL_BYTES / 2, 7)?,
-        queries: noise(bench, streams * heads * HEAD_DIM, 8)?,
-        readings: readings(bench, gqa.frame_bytes(), gqa.page, streams, tokens, true)?,
+        pool: noise(bench, POOL_BYTES / 2, 7, BF16_NOISE)?,
+        queries: noise(bench, streams * heads * HEAD_DIM, 8, BF16_NOISE)?,
+        readings: readings(bench, gqa.frame_bytes(), gqa.page, streams, tokens, layout)?,
         scratch: kernels.scratch(streams)?,
         result: Attended::new(&bench.device, streams, heads, HEAD_DIM)?,
     })
@@ -88,16 +114,19 @@ fn inputs(
 /// Latent attention over 2048 rows per request.
 fn latent(bench: &mut Bench) -> Result<(), HwError> {
     let kernels = AttendMla::load(&bench.device)?;
-    for (heads, fp8, scattered) in
-        [(16u32, false, true), (16, false, false), (16, true, true), (128, false, true), (128, true, true)]
-    {
+    for (heads, fp8, layout) in [
+        (16u32, false, Layout::Scattered),
+        (16, false, Layout::InOrder),
+        (16, true, Layout::Scattered),
+        (128, false, Layout::Scattered),
+        (128, true, Layout::Scattered),
+    ] {
         for batch in [1usize, 8, 64] {
             let (mla, tokens) = (Mla { heads, fp8 }, 2048u32);
             let i = Inputs {
-                // bf16 noise read as fp8 and scales is no row, but holds no infinity: the time is that of any row.
-                pool: noise(bench, POOL_BYTES / 2, 7)?,
-                queries: noise(bench, batch * heads as usize * LATENT_QUERY_DIM, 8)?,
-                readings: readings(bench, mla.row_bytes(), 1, batch, tokens, scattered)?,
+                pool: noise(bench, POOL_BYTES / 2, 7, if fp8 { FP8_NOISE } else { BF16_NOISE })?,
+                queries: noise(bench, batch * heads as usize * LATENT_QUERY_DIM, 8, BF16_NOISE)?,
+                readings: readings(bench, mla.row_bytes(), 1, batch, tokens, layout)?,
                 scratch: kernels.scratch(mla, batch)?,
                 result: Attended::new(&bench.device, batch, heads as usize, LATENT_DIM)?,
             };
@@ -105,11 +134,10 @@ fn latent(bench: &mut Bench) -> Result<(), HwError> {
                 kernels.attend(&bench.stream, mla, &i.call(at), 0.07, Split::default())
             })?;
             let format = if fp8 { "fp8 656 B" } else { "bf16" };
-            let order = if scattered { "" } else { " in order" };
-            let shape = format!("batch {batch}, {heads} heads, {format}, {tokens} rows{order}");
+            let shape = format!("batch {batch}, {heads} heads, {format}, {tokens} rows{}", layout.suffix());
             let rows = batch as u64 * u64::from(tokens);
             if heads == 16 {
-                let goal = (batch == 64 && !fp8 && scattered).then_some(0.80);
+                let goal = (batch == 64 && !fp8 && layout == Layout::Scattered).then_some(0.80);
                 bench.bandwidth(
                     "attend mla",
                     shape,
@@ -130,15 +158,23 @@ fn latent(bench: &mut Bench) -> Result<(), HwError> {
 pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
     let kernels = AttendGqa::load(&bench.device)?;
     for (page, group) in [(16, 4), (16, 8), (64, 4), (64, 8)] {
-        for (batch, goal) in [(1usize, None), (8, Some(0.80)), (64, Some(0.95))] {
+        for (batch, layout, goal) in [
+            (1usize, Layout::Scattered, None),
+            (8, Layout::Scattered, Some(0.80)),
+            (64, Layout::Scattered, Some(0.95)),
+            (64, Layout::Buffers, Some(0.95)),
+            (64, Layout::InOrder, None),
+        ] {
             let (gqa, tokens) = (Gqa { page, group }, 2048);
-            let i = inputs(bench, &kernels, gqa, batch, tokens)?;
+            let i = inputs(bench, &kernels, gqa, batch, tokens, layout)?;
             let time = bench.stream.time_in_graph(i.readings.len(), 20, |at| {
                 kernels.attend(&bench.stream, gqa, &i.call(at), Split::default())
             })?;
             let bytes = (batch * KV_HEADS) as u64 * u64::from(tokens) * HEAD_DIM as u64 * 4;
-            let shape =
-                format!("batch {batch}, 8 KV heads x 128, group {group}, {tokens} tokens in pages of {page}");
+            let shape = format!(
+                "batch {batch}, 8 KV heads x 128, group {group}, {tokens} tokens in pages of {page}{}",
+                layout.suffix()
+            );
             bench.bandwidth("attend gqa", shape, bytes, time, ("HBM copy", bench.ceilings.copy), goal);
         }
     }
