@@ -130,7 +130,13 @@ impl Rig<'_> {
         let lists = &self.moves[sparse as usize][which];
         match self.geometry.ways.mechanism {
             Mechanism::GatherPerRequest => self.kernels.swap.swap_in_lists(stream, self.pools(), lists),
-            Mechanism::CopyLoop | Mechanism::CopyBatch => self.copy(stream, copies),
+            Mechanism::CopyLoop | Mechanism::CopyBatch => {
+                // The schedule knows them long before, but an engine asks for copies once it has seen what look-up found.
+                if !copies.is_empty() {
+                    self.stream.synchronize()?;
+                }
+                self.copy(stream, copies)
+            }
             Mechanism::Gather | Mechanism::Copy => {
                 self.kernels.swap.swap_in_list(stream, self.pools(), lists, width)
             }
