@@ -41,6 +41,11 @@ pub enum HwError {
         "no CUDA run-time compiler: libnvrtc.so.13 was not found; install CUDA 13 or `pip install nvidia-cuda-nvrtc`, or set KVTIER_LIBNVRTC to its full path"
     )]
     NoCompiler,
+    /// The library of matrix products is not on this machine.
+    #[error(
+        "no CUDA matrix products: libcublas.so.13 was not found; install CUDA 13 or `pip install nvidia-cublas`, set KVTIER_LIBCUBLAS to its full path, or let weights be streamed"
+    )]
+    NoProducts,
     /// A kernel did not compile.
     #[error("kernel {kernel} does not compile: {log}")]
     Compile {

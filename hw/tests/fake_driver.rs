@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use kvtier_hw::ops::lookup::{Buffers, Decided, Policy, Residencies, Selected};
-use kvtier_hw::replay::{Managed, Options, run};
+use kvtier_hw::replay::{Managed, Options, Weights, run};
 use kvtier_hw::{Device, DeviceBuffer, HwError, PinnedBuffer, info};
 use kvtier_sim::Single;
 use kvtier_sim::grid::ConfigFile;
@@ -36,7 +36,8 @@ fn replay(device: &Device) -> String {
     );
     let single = Single::prepare(&ConfigFile::parse(&text).expect("a configuration"), Bytes(1 << 30))
         .expect("it lowers");
-    let options = Options { managed: Managed::Either, repeats: 1, stop: &|| false };
+    let options =
+        Options { managed: Managed::Either, weights: Weights::Streamed, repeats: 1, stop: &|| false };
     run(device, &single, &options).map(drop).expect_err("it cannot run here").to_string()
 }
 

@@ -4,7 +4,7 @@
 // A skipped test says why.
 #![allow(clippy::print_stdout)]
 
-use kvtier_hw::replay::{Managed, Options, run};
+use kvtier_hw::replay::{Managed, Options, Weights, run};
 use kvtier_hw::{Device, HwError, SOURCES, check, compile, info};
 use kvtier_sim::Single;
 use kvtier_sim::grid::ConfigFile;
@@ -73,7 +73,8 @@ fn single(model: &str, rest: &str) -> Single {
 #[test]
 fn what_a_device_does_not_do_is_refused_by_name() {
     let Some(device) = device() else { return };
-    let options = Options { managed: Managed::Device, repeats: 1, stop: &|| false };
+    let options =
+        Options { managed: Managed::Device, weights: Weights::Streamed, repeats: 1, stop: &|| false };
     for (rest, field) in [
         ("[time]\ntransfer = \"copy-loop\"\n", "time.transfer"),
         ("[hot]\nallocation = \"utility\"\n", "hot.allocation"),
@@ -119,7 +120,7 @@ fn replays_decide_as_the_host_does_and_every_byte_is_in_place() {
             Managed::Host,
         ),
     ] {
-        let options = Options { managed, repeats: 1, stop: &|| false };
+        let options = Options { managed, weights: Weights::Streamed, repeats: 1, stop: &|| false };
         let (point, report) = run(&device, &single(model, rest), &options).unwrap();
         assert!(report.holds(), "{model} {rest}: {:?} {:?}", report.mismatches, report.integrity);
         assert_eq!(point.decision_hash, report.device_hash);

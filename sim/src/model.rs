@@ -67,14 +67,39 @@ pub struct Attention {
 }
 
 /// One layer's weights on one rank, and whether it selects.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Layer {
     /// Whether attention reads a selection instead of the whole context.
     pub sparse: bool,
     /// Weights that every step streams: attention, norms, shared experts or the whole MLP.
     pub shared_weights: Bytes,
+    /// The products that read the shared weights, where the file lists them; norms and the like are in none.
+    pub products: Vec<Product>,
     /// Routed experts, where the layer has them.
     pub experts: Option<Experts>,
+}
+
+/// The shape of weights that one matrix product reads. Written as `[4096, 6144]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "[u32; 2]")]
+pub struct Product {
+    /// Elements that go in, per request.
+    pub from: u32,
+    /// Elements that come out.
+    pub to: u32,
+}
+
+impl From<[u32; 2]> for Product {
+    fn from([from, to]: [u32; 2]) -> Product {
+        Product { from, to }
+    }
+}
+
+impl Product {
+    /// How many weights there are.
+    pub fn weights(self) -> u64 {
+        u64::from(self.from) * u64::from(self.to)
+    }
 }
 
 /// Routed experts of one layer, over all ranks.
@@ -139,6 +164,7 @@ struct RawLayers {
     count: Constant<u32>,
     sparse: Constant<bool>,
     shared_weights: Constant<Bytes>,
+    products: Option<Constant<Vec<Product>>>,
     experts: Option<RawExperts>,
 }
 
@@ -163,6 +189,7 @@ fn lower(raw: &RawModel) -> Model {
     let layer = |group: &RawLayers| Layer {
         sparse: group.sparse.value,
         shared_weights: group.shared_weights.value,
+        products: group.products.as_ref().map_or_else(Vec::new, |products| products.value.clone()),
         experts: group.experts.as_ref().map(|experts| Experts {
             count: experts.count.value,
             per_token: experts.per_token.value,
@@ -211,6 +238,15 @@ fn check(model: &Model) -> Result<(), String> {
     ];
     if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
         return Err(format!("{field}: must be above zero"));
+    }
+    for layer in &model.layers {
+        let weights: u64 = layer.products.iter().map(|product| product.weights()).sum();
+        let (read, shared) = (Bytes(weights * model.precision.weight_bytes()), layer.shared_weights);
+        if read > shared || layer.products.iter().any(|product| product.weights() == 0) {
+            return Err(format!(
+                "layers.products: they read {read}, of {shared} in shared_weights, and none may be empty"
+            ));
+        }
     }
     for experts in model.layers.iter().filter_map(|layer| layer.experts) {
         if experts.per_token == 0 || experts.per_token > experts.count {

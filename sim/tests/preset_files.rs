@@ -85,5 +85,11 @@ fn a_faulty_file_names_the_field() {
         fault(good.replace("hbm_read = { value = \"3.07", "hbm_read = { value = \"0"))
             .contains("gpu.hbm_read")
     );
+    let good = MODELS.iter().find(|(name, _)| *name == "llama-3.1-8b").unwrap().1;
+    for products in ["[4096, 61440]", "[0, 6144]"] {
+        std::fs::write(&path, good.replace("[4096, 6144]", products)).unwrap();
+        let error = presets::model(path.to_str().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("layers.products"), "{error}");
+    }
     std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -2,17 +2,19 @@
 //! attention kernel that fits the model, and bytes.
 
 use super::ways::{Ways, refuse};
-use super::{Managed, ReplayError};
+use super::{Managed, ReplayError, Weights};
 use crate::HwError;
 use crate::ops::attend::{Gqa, HEAD_DIM, LATENT_DIM, Mla};
 use crate::ops::count32;
+use crate::ops::dense::Product;
 use crate::ops::lookup::{Buffers, Policy};
 use crate::ops::replay::{Cells, Sizes};
 use kvtier_sim::Single;
 use kvtier_sim::kernels::KernelCosts;
-use kvtier_sim::model::{Attention, Model};
+use kvtier_sim::model::{self, Attention, Layer, Model, Precision};
 use kvtier_sim::overlap::Overlap;
 use kvtier_sim::transfer::Mechanism;
+use kvtier_units::Bytes;
 
 /// Script and log of one chunk of steps, at most; and the steps of one.
 const CHUNK_BYTES: u64 = 512 << 20;
@@ -30,12 +32,21 @@ pub(super) enum Shape {
 }
 
 /// One layer of the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LayerBytes {
     /// Its number among the layers that select.
     pub(super) sparse: Option<u32>,
-    /// Weights that it streams, in words of 16 bytes.
-    pub(super) weights: u64,
+    /// What it reads of weights.
+    pub(super) read: WeightsRead,
+}
+
+/// A run of weights that a step reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WeightsRead {
+    /// In words of 16 bytes.
+    pub(super) words: u64,
+    /// The products that read them; none where they are streamed.
+    pub(super) products: Vec<Product>,
 }
 
 /// Everything a replay is sized by.
@@ -56,7 +67,7 @@ pub(super) struct Geometry {
     /// Entries between two streams' readings.
     pub(super) stride: u32,
     pub(super) model: Vec<LayerBytes>,
-    pub(super) head_words: u64,
+    pub(super) head: WeightsRead,
     /// Words of weights and keys to stream.
     pub(super) pool_words: u64,
     /// Steps of a chunk.
@@ -64,11 +75,11 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    /// The geometry of a point, decided by whom `managed` says; `bare` leaves out the weights.
+    /// The geometry of a point, decided by whom `managed` says.
     ///
     /// # Errors
     /// If the point asks for something that has no counterpart on a device.
-    pub(super) fn new(single: &Single, managed: Managed, bare: bool) -> Result<Geometry, ReplayError> {
+    pub(super) fn new(single: &Single, managed: Managed, weights: Weights) -> Result<Geometry, ReplayError> {
         let (blueprint, run) = (&single.blueprint, &single.run);
         let ways = Ways::new(single, managed)?;
         let attention = &blueprint.model.attention;
@@ -89,13 +100,7 @@ impl Geometry {
             slots: run.slots,
             blocks,
         };
-        let costs = KernelCosts::new(&blueprint.machine, &blueprint.model);
-        let mut sparse = 0..;
-        let model = blueprint.model.layers.iter().map(|layer| LayerBytes {
-            sparse: if layer.sparse { sparse.next() } else { None },
-            weights: if bare { 0 } else { costs.dense_bytes(layer, seats).0 / 16 },
-        });
-        let model: Vec<LayerBytes> = model.collect();
+        let (model, head) = read_weights(single, seats, weights)?;
         let mut geometry = Geometry {
             seats,
             layers: count32(run.map.layers()),
@@ -110,7 +115,7 @@ impl Geometry {
             // Attention looks up to 64 entries ahead.
             stride: (run.plane.k + 1).next_multiple_of(64) + 64,
             model,
-            head_words: if bare { 0 } else { blueprint.model.head_weights.0 / 16 },
+            head,
             pool_words: 0,
             chunk: 0,
         };
@@ -214,6 +219,19 @@ impl Geometry {
             && (self.ways.overlap == Overlap::LayerAhead || ahead && self.ways.overlap != Overlap::Serial)
     }
 
+    /// Every product of a step.
+    pub(super) fn products(&self) -> impl Iterator<Item = &Product> {
+        self.model.iter().map(|layer| &layer.read).chain([&self.head]).flat_map(|read| &read.products)
+    }
+
+    /// Most elements that products take, and that they give.
+    pub(super) fn operands(&self) -> (usize, usize) {
+        let most = |side: fn(&Product) -> u32| {
+            self.products().map(|product| product.batch as usize * side(product) as usize).max().unwrap_or(0)
+        };
+        (most(|product| product.from), most(|product| product.to))
+    }
+
     /// Bytes of device memory, to within a few MiB.
     pub(super) fn device_bytes(&self) -> u64 {
         let z = &self.sizes;
@@ -223,6 +241,8 @@ impl Geometry {
         let never_moved = u64::from(z.streams) * u64::from(self.stride) * self.block_bytes();
         let chunk = u64::from(self.chunk) * (self.step_words() + self.log_words()) * 4;
         let tables = u64::from(self.all()) * u64::from(tables) * 4;
+        let (inputs, outputs) = self.operands();
+        let results = results + (inputs + outputs) as u64 * 2;
         self.frame_bytes() + tables + results + never_moved + chunk + self.pool_words * 16
     }
 
@@ -240,13 +260,47 @@ impl Geometry {
 
     /// The most that one step streams of weights, or one layer of keys, within bounds.
     fn pool(&self, model: &Model) -> u64 {
-        let layers = || self.model.iter().map(|layer| layer.weights);
-        let widest = layers().chain([self.head_words]).max().unwrap_or(0);
-        let sum = layers().sum::<u64>() + self.head_words;
+        let layers = || self.model.iter().map(|layer| layer.read.words);
+        let widest = layers().chain([self.head.words]).max().unwrap_or(0);
+        let sum = layers().sum::<u64>() + self.head.words;
         let blocks = u64::from(self.sizes.streams) * u64::from(self.sizes.blocks);
         let keys = blocks * model.attention.index_bytes_per_block.0.div_ceil(16);
         (sum.min(POOL_BYTES / 16)).max(widest).max(keys).max(1 << 20)
     }
+}
+
+/// What each layer and the head read of weights.
+fn read_weights(
+    single: &Single,
+    seats: u32,
+    weights: Weights,
+) -> Result<(Vec<LayerBytes>, WeightsRead), ReplayError> {
+    let (machine, model) = (&single.blueprint.machine, &single.blueprint.model);
+    let costs = KernelCosts::new(machine, model);
+    let multiplied = |product: &model::Product| Product { batch: seats, from: product.from, to: product.to };
+    let read = |bytes: Bytes, products: Vec<Product>| WeightsRead {
+        words: if weights == Weights::LeftOut { 0 } else { bytes.0 / 16 },
+        products: if weights == Weights::Multiplied { products } else { Vec::new() },
+    };
+    let listed = |layer: &Layer| !layer.products.is_empty() && layer.experts.is_none();
+    if weights == Weights::Multiplied
+        && !(model.precision == Precision::Bf16 && model.layers.iter().all(listed))
+    {
+        let message = format!(
+            "`{}` lists no products in bf16 for all of its layers; let weights be streamed",
+            model.name
+        );
+        return Err(refuse("model", message));
+    }
+    let mut sparse = 0..;
+    let layers = model.layers.iter().map(|layer| LayerBytes {
+        sparse: if layer.sparse { sparse.next() } else { None },
+        read: read(costs.dense_bytes(layer, seats), layer.products.iter().map(multiplied).collect()),
+    });
+    // The head takes what the first product does: a row of the hidden state.
+    let hidden = model.layers.iter().find_map(|layer| layer.products.first()).map(|product| product.from);
+    let head = hidden.map(|from| Product::of_bytes(seats, from, model.head_weights.0));
+    Ok((layers.collect(), read(model.head_weights, head.into_iter().collect())))
 }
 
 fn cells(attention: &Attention) -> Result<Cells, ReplayError> {
@@ -288,7 +342,7 @@ mod tests {
     use crate::replay::testing::single;
 
     fn geometry(model: &str, rest: &str, managed: Managed) -> Result<Geometry, String> {
-        Geometry::new(&single(model, rest), managed, false).map_err(|error| error.to_string())
+        Geometry::new(&single(model, rest), managed, Weights::Streamed).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -299,7 +353,22 @@ mod tests {
         let llama = geometry("llama-3.1-8b", "", Managed::Either).unwrap();
         assert_eq!((llama.cells.words, llama.cells.halves, llama.cells.row), (512, 2, 16));
         assert_eq!((llama.layers, llama.heads, llama.sizes.streams), (32, 8, 16));
-        assert_eq!(llama.head_words * 16, 1_050_673_152);
+        assert_eq!(llama.head.words * 16, 1_050_673_152);
+        assert_eq!(llama.products().count(), 0, "weights are streamed");
+    }
+
+    #[test]
+    fn products_read_what_would_be_streamed() {
+        let mut single = single("llama-3.1-8b", "");
+        let llama = Geometry::new(&single, Managed::Either, Weights::Multiplied).unwrap();
+        let read: u64 = llama.products().map(Product::weight_bytes).sum();
+        let streamed: u64 =
+            llama.model.iter().map(|layer| layer.read.words * 16).sum::<u64>() + llama.head.words * 16;
+        assert_eq!(streamed - read, 32 * 2 * 4096 * 2, "two norms a layer are multiplied by no matrix");
+        assert_eq!(llama.operands(), (2 * 14_336, 2 * 128_256));
+        single.blueprint.model.layers[7].products.clear();
+        let error = Geometry::new(&single, Managed::Either, Weights::Multiplied).unwrap_err().to_string();
+        assert!(error.starts_with("model: `llama-3.1-8b` lists no products"), "{error}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! or submitted kernel by kernel; either way it is this one body. What brings blocks is in `bring.rs`.
 
 use super::bring::{LOADS, PREFETCHES};
+use super::geometry::WeightsRead;
 use super::ledger::Copies;
 use super::marks::Marked;
 use super::rig::{COPY_SMS, Rig};
@@ -103,10 +104,10 @@ impl<'a> Recorder<'a> {
                     self.mark(OpKind::Attend, Some(at), None)?;
                 }
             }
-            streamed = self.weights(layer.weights, streamed)?;
+            streamed = self.weights(&layer.read, streamed)?;
             self.mark(OpKind::Dense, Some(at), layer.sparse)?;
         }
-        self.weights(rig.geometry.head_words, streamed)?;
+        self.weights(&rig.geometry.head, streamed)?;
         self.always_mark(OpKind::Head)?;
         // What no attention waited for may outlast the last kernel, but not the step.
         if write_backs {
@@ -300,15 +301,22 @@ impl<'a> Recorder<'a> {
         rig.launch(&rig.stream, Call::Grow, shape, &arguments)
     }
 
-    /// Streams a layer's weights from where the last one ended, or from the start where the pool ends before.
-    fn weights(&self, words: u64, from: u64) -> Result<u64, HwError> {
-        let rig = self.rig;
+    /// Reads a layer's weights from where the last one ended, or from the start where the pool ends before.
+    fn weights(&self, read: &WeightsRead, from: u64) -> Result<u64, HwError> {
+        let (rig, words) = (self.rig, read.words);
         if words == 0 {
             return Ok(from);
         }
         let from = if from + words > rig.geometry.pool_words { 0 } else { from };
         let address = rig.pool.address() + from * 16;
-        rig.kernels.dense.stream_weights(&rig.stream, address, words * 16, rig.device.info().sms * 2)?;
+        if read.products.is_empty() {
+            rig.kernels.dense.stream_weights(&rig.stream, address, words * 16, rig.device.info().sms * 2)?;
+        }
+        let mut at = address;
+        for product in &read.products {
+            rig.multiply(*product, at)?;
+            at += product.weight_bytes();
+        }
         Ok(from + words)
     }
 

@@ -15,6 +15,7 @@ mod spans;
 mod testing;
 mod ways;
 
+use crate::ops::dense::Gemm;
 use crate::{Device, DeviceInfo, HwError, PinnedBuffer, Spread, Stream};
 use geometry::Geometry;
 use graph::capture;
@@ -69,10 +70,25 @@ pub enum Managed {
     Host,
 }
 
+/// How a step reads the weights of the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weights {
+    /// Once, from end to end, as the simulator has it.
+    #[default]
+    Streamed,
+    /// By the model's products, with the vendor's library.
+    Multiplied,
+    /// Not at all: only decisions and bytes are of interest.
+    LeftOut,
+}
+
 /// How a replay runs.
 pub struct Options<'a> {
     /// Who decides.
     pub managed: Managed,
+    /// How weights are read.
+    pub weights: Weights,
     /// Timed passes over the schedule; with none, the traced pass is the only one.
     pub repeats: u32,
     /// Asked once a step; `true` stops the replay.
@@ -86,6 +102,8 @@ pub struct Report {
     pub device: DeviceInfo,
     /// Who decided: `device` or `host`.
     pub managed: Managed,
+    /// How weights were read.
+    pub weights: Weights,
     /// The kernel that attended.
     pub attention: String,
     /// Decision hash of the decision plane.
@@ -122,12 +140,15 @@ impl Report {
 /// # Errors
 /// If the point asks for what a device does not do, does not fit it, or the device fails. Differences are reported.
 pub fn run(device: &Device, single: &Single, options: &Options<'_>) -> Result<(Point, Report), ReplayError> {
-    let geometry = Geometry::new(single, options.managed, false)?;
+    let geometry = Geometry::new(single, options.managed, options.weights)?;
     let (free, total) = device.memory()?;
     geometry.check_device(free, total)?;
+    let multiplied = options.weights == Weights::Multiplied;
+    let gemm = multiplied.then(|| Gemm::load(device)?.ok_or(HwError::NoProducts)).transpose()?;
     // Before anything slow: what cannot be pinned is found at once.
     let mut home = Some(PinnedBuffer::new(device, geometry.home_bytes_on_host())?);
-    let kernels = Kernels::load(device)?;
+    let mut kernels = Kernels::load(device)?;
+    kernels.gemm = gemm;
     let mut rig = Rig::new(&kernels, geometry, &mut home)?;
     let overhead = stamp_overhead(&rig)?;
     let (traced, plain) = (capture(&rig, true)?, capture(&rig, false)?);
@@ -155,6 +176,7 @@ pub fn run(device: &Device, single: &Single, options: &Options<'_>) -> Result<(P
     let report = Report {
         device: device.info().clone(),
         managed: if by_device { Managed::Device } else { Managed::Host },
+        weights: options.weights,
         attention: attention(&rig.geometry),
         host_hash: format!("{:016x}", decisions.hash),
         compared: audit.compared,
@@ -177,7 +199,7 @@ pub fn run(device: &Device, single: &Single, options: &Options<'_>) -> Result<(P
 /// # Errors
 /// If the point asks for what a device does not do; the error names the field.
 pub fn accepts(single: &Single, managed: Managed) -> Result<(), ReplayError> {
-    Geometry::new(single, managed, true).map(drop)
+    Geometry::new(single, managed, Weights::LeftOut).map(drop)
 }
 
 /// What a replay shows when only decisions and bytes are of interest.
@@ -207,7 +229,7 @@ pub fn audit(
     managed: Managed,
     home: &mut Home,
 ) -> Result<Audited, ReplayError> {
-    let geometry = Geometry::new(single, managed, true)?;
+    let geometry = Geometry::new(single, managed, Weights::LeftOut)?;
     let mut rig = Rig::new(kernels, geometry, home)?;
     let graph = capture(&rig, false)?;
     let audit = Audit::new(&rig.geometry);
@@ -232,8 +254,9 @@ pub fn audit(
 fn note(report: &Report, geometry: &Geometry) -> String {
     let managed = if report.managed == Managed::Device { "device" } else { "host" };
     let idle = geometry.ways.overlap == Overlap::LayerAhead && geometry.budget == 0;
+    let weights = if report.weights == Weights::Multiplied { "weights multiplied, " } else { "" };
     format!(
-        "measured on {}, decided by the {managed}, {}, median of {} passes; launches are within compute{}{}",
+        "measured on {}, decided by the {managed}, {}, {weights}median of {} passes; launches are within compute{}{}",
         report.device.name,
         report.attention,
         report.window.repeats,

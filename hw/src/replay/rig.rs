@@ -4,7 +4,7 @@ use super::geometry::{Geometry, Shape as Attends};
 use super::script::{Joined, layout};
 use crate::ops::attend::{AttendGqa, AttendMla, Attended, Call as AttendCall, Reading, Scratch, Split};
 use crate::ops::count32;
-use crate::ops::dense::{BF16_NOISE, Dense};
+use crate::ops::dense::{BF16_NOISE, Dense, Gemm, Product};
 use crate::ops::lookup::{Decided, Lookup, Policy, Residencies, Selected};
 use crate::ops::replay::{Argument, Call, Meta, Part, ReplayKernels, Script};
 use crate::ops::swap::{Lists, Move, Moves, Pools, Swap, Width};
@@ -31,6 +31,8 @@ pub struct Kernels {
     pub(super) dense: Dense,
     gqa: AttendGqa,
     mla: AttendMla,
+    /// Where weights are multiplied.
+    pub(super) gemm: Option<Gemm>,
 }
 
 impl Kernels {
@@ -47,6 +49,7 @@ impl Kernels {
             dense: Dense::load(device)?,
             gqa: AttendGqa::load(device)?,
             mla: AttendMla::load(device)?,
+            gemm: None,
         })
     }
 }
@@ -91,6 +94,8 @@ pub(super) struct Rig<'a> {
     scratch: Option<Scratch>,
     checksum: DeviceBuffer<u32>,
     owners_on_host: Vec<u64>,
+    /// What products take and give; nothing where weights are streamed.
+    operands: Option<[DeviceBuffer<u16>; 2]>,
 }
 
 impl<'a> Rig<'a> {
@@ -171,6 +176,7 @@ impl<'a> Rig<'a> {
             scratch,
             checksum: DeviceBuffer::filled(device, 1, 0)?,
             owners_on_host: vec![0; all],
+            operands: operands(&kernels.device, &geometry)?,
             device: device.clone(),
             geometry,
             home,
@@ -183,8 +189,21 @@ impl<'a> Rig<'a> {
         {
             kernels.dense.fill_noise(&rig.stream, to, bytes as u64, 7, BF16_NOISE)?;
         }
+        if let Some([inputs, _]) = &rig.operands {
+            let bytes = inputs.len() as u64 * 2;
+            kernels.dense.fill_noise(&rig.stream, inputs.address(), bytes, 7, BF16_NOISE)?;
+            // The library allocates when it first sees a shape, which a graph cannot record.
+            rig.geometry.products().try_for_each(|product| rig.multiply(*product, rig.pool.address()))?;
+        }
         rig.stream.synchronize()?;
         Ok(rig)
+    }
+
+    /// Multiplies by weights that lie at `at`.
+    pub(super) fn multiply(&self, product: Product, at: u64) -> Result<(), HwError> {
+        let (gemm, operands) = (self.kernels.gemm.as_ref(), self.operands.as_ref());
+        let (Some(gemm), Some([inputs, outputs])) = (gemm, operands) else { return Err(HwError::NoProducts) };
+        gemm.multiply(&self.stream, product, (inputs.address(), at, outputs.address()))
     }
 
     pub(super) fn pools(&self) -> Pools {
@@ -352,6 +371,12 @@ impl<'a> Rig<'a> {
     pub(super) fn stamps_per_step(&self) -> u32 {
         stamps_per_step(&self.geometry)
     }
+}
+
+fn operands(device: &Device, geometry: &Geometry) -> Result<Option<[DeviceBuffer<u16>; 2]>, HwError> {
+    let (inputs, outputs) = geometry.operands();
+    let buffers = || Ok([DeviceBuffer::new(device, inputs)?, DeviceBuffer::new(device, outputs)?]);
+    (inputs > 0).then(buffers).transpose()
 }
 
 fn stamps_per_step(geometry: &Geometry) -> u32 {

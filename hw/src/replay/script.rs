@@ -221,8 +221,8 @@ fn write_plan(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::Managed;
     use crate::replay::testing::single;
+    use crate::replay::{Managed, Weights};
     use kvtier_sim::engine::TimePlane;
     use kvtier_sim::{SimError, Single};
 
@@ -270,7 +270,7 @@ mod tests {
     fn a_step_holds_what_was_selected_and_decided() {
         for prefetch in ["next-ranked", "next-layer"] {
             let single: Single = single("llama-3.1-8b", &format!("[prefetch]\npolicy = \"{prefetch}\"\n"));
-            let geometry = Geometry::new(&single, Managed::Host, true).unwrap();
+            let geometry = Geometry::new(&single, Managed::Host, Weights::LeftOut).unwrap();
             let mut collector = Collector { geometry, chunk: Chunk::default(), checked: 0 };
             single.replay(&mut collector, &|| false).unwrap();
             assert_eq!(collector.checked, 24 * 2 * 32 * 8);

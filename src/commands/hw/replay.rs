@@ -4,7 +4,7 @@ use crate::commands::replay::{self, Flags};
 use crate::interrupt::Interrupt;
 use crate::output;
 use kvtier_hw::Device;
-use kvtier_hw::replay::{Managed, Options, Report, run as replay_on};
+use kvtier_hw::replay::{Managed, Options, Report, Weights, run as replay_on};
 use kvtier_sim::Single;
 use kvtier_sim::overlap::Variant;
 use kvtier_sim::record::{Point, Status, TimeTally};
@@ -24,13 +24,18 @@ use std::process::ExitCode;
 #[command(after_help = "Examples:\n  kvtier hw replay --policy lru-step --slots 2k\n  \
     kvtier hw replay --model llama-3.1-8b --concurrency 8 --overlap hit-first --out runs/h100\n  \
     kvtier hw replay --prefetch next-ranked --overlap layer-ahead --set warm.size=64MiB\n  \
-    kvtier hw replay --set time.launch=stream --set time.transfer=copy-batch")]
+    kvtier hw replay --set time.launch=stream --set time.transfer=copy-batch\n  \
+    kvtier hw replay --model llama-3.1-8b --weights multiplied")]
 pub(crate) struct Args {
     #[command(flatten)]
     flags: Flags,
     /// Who decides: the device where it knows the policy (either), the device, or the host
     #[arg(long, value_parser = ["either", "device", "host"], default_value = "either")]
     managed: String,
+    /// How a step reads the model's weights: once from end to end, as the simulator has it, or by the model's matrix
+    /// products with cuBLAS
+    #[arg(long, value_parser = ["streamed", "multiplied"], default_value = "streamed")]
+    weights: String,
     /// Timed passes over the schedule
     #[arg(long, default_value_t = 3)]
     repeats: u32,
@@ -70,7 +75,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         "host" => Managed::Host,
         _ => Managed::Either,
     };
-    let options = Options { managed, repeats: args.repeats, stop: &stop };
+    let weights = if args.weights == "multiplied" { Weights::Multiplied } else { Weights::Streamed };
+    let options = Options { managed, weights, repeats: args.repeats, stop: &stop };
     let (point, report) = replay_on(&device, &single, &options)?;
     let mut timer = Timer::new(&single.blueprint, Variant::Offload, &single.run, &single.recording)?;
     single.replay(&mut timer, &stop)?;

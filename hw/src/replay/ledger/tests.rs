@@ -1,8 +1,8 @@
 //! Plans followed frame by frame, beside a plain account of which block every frame holds.
 
 use super::*;
-use crate::replay::Managed;
 use crate::replay::testing::single;
+use crate::replay::{Managed, Weights};
 use kvtier_policies::StepPlan;
 use kvtier_sim::SimError;
 use kvtier_sim::engine::{ReadStep, TimePlane};
@@ -21,7 +21,7 @@ struct Follower {
 
 impl Follower {
     fn new(model: &str, rest: &str) -> Follower {
-        let geometry = Geometry::new(&single(model, rest), Managed::Host, true).unwrap();
+        let geometry = Geometry::new(&single(model, rest), Managed::Host, Weights::LeftOut).unwrap();
         let ledger = Ledger::new(&geometry).unwrap();
         Follower { geometry, ledger, holds: BTreeMap::new(), hits: 0, seated: false }
     }
