@@ -135,8 +135,8 @@ struct RawTier {
 struct RawTransfer {
     gather: RawGather,
     copy: RawCopy,
-    copy_loop: RawCopies,
-    copy_batch: RawCopies,
+    copy_loop: RawCopyLoop,
+    copy_batch: RawCopyBatch,
 }
 
 #[derive(Deserialize)]
@@ -161,9 +161,19 @@ struct RawCopy {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawCopies {
+struct RawCopyLoop {
     call: Constant<Picos>,
     gap: Constant<Picos>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCopyBatch {
+    call: Constant<Picos>,
+    gap: Constant<Picos>,
+    rate: Constant<Bandwidth>,
+    staged_up_to: Constant<Bytes>,
+    staging_rate: Constant<Bandwidth>,
 }
 
 /// Reads a machine from TOML; the error is a plain sentence that names the field.
@@ -227,6 +237,9 @@ fn lower_transfer(raw: &RawTransfer, link: &RawLink) -> TransferParams {
         copy_batch: CopyBatchParams {
             call_ns: copy_batch.call.value.as_ns(),
             gap_ns: copy_batch.gap.value.as_ns(),
+            rate: per_ns(&copy_batch.rate),
+            staged_up_to: copy_batch.staged_up_to.value.0 as f64,
+            staging_rate: per_ns(&copy_batch.staging_rate),
         },
     }
 }
@@ -250,6 +263,8 @@ fn check(machine: &Machine) -> Result<(), String> {
         ("transfer.gather.warp_rate", transfer.gather.warp_rate),
         ("link.h2d", machine.h2d.0 as f64),
         ("link.d2h", machine.d2h.0 as f64),
+        ("transfer.copy_batch.rate", transfer.copy_batch.rate),
+        ("transfer.copy_batch.staging_rate", transfer.copy_batch.staging_rate),
     ];
     if let Some((field, _)) = positive.iter().find(|(_, value)| *value <= 0.0) {
         return Err(format!("{field}: must be above zero"));
@@ -261,9 +276,14 @@ fn check(machine: &Machine) -> Result<(), String> {
         }
     }
     // Write-backs are held to `d2h` by the link itself.
-    if transfer.gather.rate > machine.h2d.0 as f64 / 1e9 {
-        let rate = transfer.gather.rate;
-        return Err(format!("transfer.gather.rate: {rate} GB/s is above what the link carries"));
+    let link = machine.h2d.0 as f64 / 1e9;
+    for (field, rate) in [
+        ("transfer.gather.rate", transfer.gather.rate),
+        ("transfer.copy_batch.rate", transfer.copy_batch.rate),
+    ] {
+        if rate > link {
+            return Err(format!("{field}: {rate} GB/s is above what the link carries"));
+        }
     }
     if transfer.gather.exposed > 1.0 {
         return Err("transfer.gather.exposed: a share is at most 1".to_owned());

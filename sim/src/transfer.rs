@@ -124,13 +124,19 @@ pub struct CopyLoopParams {
     pub gap_ns: f64,
 }
 
-/// Copies in a batch. The host submits all of it before the engine begins with the first block.
+/// Copies in a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CopyBatchParams {
     /// CPU time per block, ns.
     pub call_ns: f64,
     /// What the engine needs between two blocks, ns.
     pub gap_ns: f64,
+    /// Bytes/ns of blocks above the staging limit.
+    pub rate: f64,
+    /// Blocks up to this size are staged by the driver.
+    pub staged_up_to: f64,
+    /// Bytes/ns of staging.
+    pub staging_rate: f64,
 }
 
 /// The parameters of all mechanisms on one machine.
@@ -202,10 +208,7 @@ impl TransferParams {
                 copy.setup_ns,
                 blocks * max(self.copy_loop.call_ns, self.copy_loop.gap_ns + bytes / copy.rate),
             ),
-            Mechanism::CopyBatch => (
-                copy.setup_ns + blocks * self.copy_batch.call_ns,
-                blocks * (self.copy_batch.gap_ns + bytes / copy.rate),
-            ),
+            Mechanism::CopyBatch => (copy.setup_ns, blocks * self.copy_batch.block_ns(bytes)),
         }
     }
 }
@@ -236,6 +239,17 @@ impl GatherParams {
         let chain_ns = rounds * max(self.visit_ns, bytes / self.warp_rate);
         let shared_ns = self.visit_ns + self.flat_ns(shape);
         max(chain_ns, shared_ns) + self.exposed * min(chain_ns, shared_ns)
+    }
+}
+
+impl CopyBatchParams {
+    /// Time per block of a batch, ns.
+    fn block_ns(&self, bytes: f64) -> f64 {
+        if bytes <= self.staged_up_to {
+            self.call_ns + bytes / self.staging_rate
+        } else {
+            max(self.call_ns, self.gap_ns + bytes / self.rate)
+        }
     }
 }
 

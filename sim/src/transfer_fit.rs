@@ -106,7 +106,7 @@ pub enum Family {
     Copy,
     /// Copies in a loop: one, after `Copy`.
     CopyLoop,
-    /// Copies in a batch: one, after `Copy`.
+    /// Copies in a batch: three, after `Copy`.
     CopyBatch,
 }
 
@@ -139,7 +139,9 @@ impl Family {
             ],
             Family::Copy => vec![&mut copy.setup_ns],
             Family::CopyLoop => vec![&mut copy_loop.gap_ns],
-            Family::CopyBatch => vec![&mut copy_batch.gap_ns],
+            Family::CopyBatch => {
+                vec![&mut copy_batch.gap_ns, &mut copy_batch.rate, &mut copy_batch.staging_rate]
+            }
         }
     }
 }
@@ -161,7 +163,13 @@ pub fn start(link_rate: f64) -> TransferParams {
         },
         copy: CopyParams { rate: link_rate, setup_ns: 5_000.0 },
         copy_loop: CopyLoopParams { call_ns: 2_400.0, gap_ns: 2_000.0 },
-        copy_batch: CopyBatchParams { call_ns: 450.0, gap_ns: 200.0 },
+        copy_batch: CopyBatchParams {
+            call_ns: 1_200.0,
+            gap_ns: 500.0,
+            rate: 50.0,
+            staged_up_to: 24_576.0,
+            staging_rate: 5.0,
+        },
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) fn fit(probe: &Probe) -> Fitted {
     // No transfer is faster than the link, whatever a fit finds within the noise.
     let link = (probe.ceilings.to_device * 1e3).floor() / 1e3;
     params.gather.rate = params.gather.rate.min(link);
+    params.copy_batch.rate = params.copy_batch.rate.min(link);
     let mut errors: Vec<f64> = rows.iter().map(|row| log_error(&params, row).exp_m1().abs()).collect();
     errors.sort_by(f64::total_cmp);
     Fitted {
@@ -43,14 +44,12 @@ pub(super) fn fit(probe: &Probe) -> Fitted {
     }
 }
 
-/// A row as the fit takes it; `None` for transfers that the model does not describe: those to the host, and large batches
-/// of small blocks, which the CPU copies or does not.
+/// A row as the fit takes it; `None` for transfers that the model does not describe.
 fn observation(row: &super::TransferRow) -> Option<Observation> {
     let (_, mechanism) = Mechanism::ALL.into_iter().find(|(name, _)| *name == row.mechanism)?;
     let to_device = row.table != super::TO_HOST;
-    let by_cpu = mechanism == Mechanism::CopyBatch && row.blocks > 128 && row.block_bytes <= 16 << 10;
     let order = if row.order == "sorted" { Order::Sorted } else { Order::Random };
-    (to_device && !by_cpu).then(|| Observation {
+    to_device.then(|| Observation {
         table: row.table.clone(),
         shape: TransferShape {
             mechanism,

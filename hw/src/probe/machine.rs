@@ -132,6 +132,8 @@ fn transfer_constants(fitted: &fit::Fitted) -> Vec<(&'static str, String, &'stat
         ("transfer.copy.setup", nanos(copy.setup_ns)),
         ("transfer.copy_loop.gap", nanos(copy_loop.gap_ns)),
         ("transfer.copy_batch.gap", nanos(copy_batch.gap_ns)),
+        ("transfer.copy_batch.rate", bytes_per_second(copy_batch.rate)),
+        ("transfer.copy_batch.staging_rate", bytes_per_second(copy_batch.staging_rate)),
     ]
     .into_iter()
     .map(|(path, value)| (path, value, "fitted", note.clone()))
