@@ -25,9 +25,9 @@
 //!
 //! | | 1.5k | 2k | 3k |
 //! |---|---|---|---|
-//! | echo | 35.9 | 34.7 | 33.3 |
+//! | echo | 35.9 | 34.8 | 33.3 |
 //! | near misses count from the next step on | 30.4 | 30.0 | 31.2 |
-//! | no near misses | 25.3 | 21.5 | 19.0 |
+//! | no near misses | 25.3 | 21.5 | 19.1 |
 //! | no ghost | 32.8 | 32.1 | 31.0 |
 //! | ghost keeps no worth | 34.2 | 33.5 | 32.9 |
 //! | no warp | 35.5 | 34.4 | 32.5 |

@@ -14,25 +14,14 @@ const STEP: u8 = 3;
 /// Steps between two fadings, by each of which a count loses a quarter, rounded up.
 const FADE_EVERY: u8 = 16;
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Entry {
-    tag: u16,
-    worth: u16,
-    /// Zero if the entry is free.
-    count: u8,
-}
-
-impl Entry {
-    #[inline(always)]
-    fn holds(&self, tag: u16) -> bool {
-        self.tag == tag && self.count > 0
-    }
-}
-
 /// Fading counts of selections and worths by block, of at most as many blocks as it has entries.
 #[derive(Clone, Debug)]
 pub(crate) struct TaggedGhost {
-    entries: Vec<Entry>,
+    tags: Vec<[u16; WAYS]>,
+    worths: Vec<[u16; WAYS]>,
+    /// Zero where an entry is free.
+    counts: Vec<[u8; WAYS]>,
+    sets: u32,
     /// Steps since the last fading.
     steps: u8,
 }
@@ -46,53 +35,66 @@ impl TaggedGhost {
     /// # Panics
     /// If the entries do not form whole sets.
     pub(crate) fn new(entries: u32) -> TaggedGhost {
-        let entries = vec![Entry::default(); entries as usize];
-        assert!(entries.len().is_multiple_of(WAYS), "a ghost has sets of {WAYS} entries");
-        TaggedGhost { entries, steps: 0 }
+        assert!((entries as usize).is_multiple_of(WAYS), "a ghost has sets of {WAYS} entries");
+        let sets = entries as usize / WAYS;
+        TaggedGhost {
+            tags: vec![[0; WAYS]; sets],
+            worths: vec![[0; WAYS]; sets],
+            counts: vec![[0; WAYS]; sets],
+            sets: u32::try_from(sets).expect("fewer than entries"),
+            steps: 0,
+        }
     }
 
     /// The block's set, and its tag there.
     #[inline(always)]
     fn place(&self, block: BlockId) -> (usize, u16) {
-        let sets = self.entries.len() / WAYS;
         // A tag wraps after 2^16 sets' worth of blocks: those so far apart share an entry.
-        let [low, high, ..] = (block.index() / sets).to_le_bytes();
-        (block.index() % sets * WAYS, u16::from_le_bytes([low, high]))
+        let [low, high, ..] = (block.0 / self.sets).to_le_bytes();
+        ((block.0 % self.sets) as usize, u16::from_le_bytes([low, high]))
     }
 
+    /// The way of the set that holds the tag.
     #[inline(always)]
-    fn find(&self, block: BlockId) -> Option<&Entry> {
-        if self.entries.is_empty() {
+    fn way_of(&self, set: usize, tag: u16) -> Option<usize> {
+        let (tags, counts) = (&self.tags[set], &self.counts[set]);
+        (0..WAYS).find(|&way| tags[way] == tag && counts[way] > 0)
+    }
+
+    /// The block's set and way; `None` if it is not remembered.
+    #[inline(always)]
+    fn find(&self, block: BlockId) -> Option<(usize, usize)> {
+        if self.sets == 0 {
             return None;
         }
         let (set, tag) = self.place(block);
-        self.entries[set..set + WAYS].iter().find(|entry| entry.holds(tag))
+        self.way_of(set, tag).map(|way| (set, way))
     }
 
     /// The block's count; zero if it is not remembered.
     #[inline]
     pub(crate) fn count(&self, block: BlockId) -> u8 {
-        self.find(block).map_or(0, |entry| entry.count)
+        self.find(block).map_or(0, |(set, way)| self.counts[set][way])
     }
 
     /// What the block is worth; nothing if it is not remembered.
+    #[inline]
     pub(crate) fn worth(&self, block: BlockId) -> u16 {
-        self.find(block).map_or(0, |entry| entry.worth)
+        self.find(block).map_or(0, |(set, way)| self.worths[set][way])
     }
 
     /// Puts `aged(worth)` in place of every worth.
+    #[inline]
     pub(crate) fn age(&mut self, aged: impl Fn(u16) -> u16) {
-        self.entries.iter_mut().for_each(|entry| entry.worth = aged(entry.worth));
+        self.worths.as_flattened_mut().iter_mut().for_each(|worth| *worth = aged(*worth));
     }
 
     /// Adds `credit` to what the block is worth, if it is remembered.
+    #[inline]
     pub(crate) fn earn(&mut self, block: BlockId, credit: u16) {
-        if self.entries.is_empty() {
-            return;
-        }
-        let (set, tag) = self.place(block);
-        if let Some(known) = self.entries[set..set + WAYS].iter_mut().find(|entry| entry.holds(tag)) {
-            known.worth = known.worth.saturating_add(credit);
+        if let Some((set, way)) = self.find(block) {
+            let worth = &mut self.worths[set][way];
+            *worth = worth.saturating_add(credit);
         }
     }
 
@@ -100,28 +102,30 @@ impl TaggedGhost {
     /// takes the set's smallest entry (the first of equals) once that is worn down to one selection, and wears it down by
     /// one otherwise, and earns nothing.
     pub(crate) fn select(&mut self, blocks: &[BlockId], credits: &[u16]) {
-        if self.entries.is_empty() {
+        if self.sets == 0 {
             return;
         }
         for (&block, &credit) in blocks.iter().zip(credits) {
             let (set, tag) = self.place(block);
-            let ways = &mut self.entries[set..set + WAYS];
-            if let Some(known) = ways.iter_mut().find(|entry| entry.holds(tag)) {
-                known.count = known.count.saturating_add(STEP);
-                known.worth = known.worth.saturating_add(credit);
+            let known = self.way_of(set, tag);
+            let (worths, counts) = (&mut self.worths[set], &mut self.counts[set]);
+            if let Some(way) = known {
+                counts[way] = counts[way].saturating_add(STEP);
+                worths[way] = worths[way].saturating_add(credit);
                 continue;
             }
-            let smallest = ways.iter_mut().min_by_key(|entry| entry.count).expect("a set has entries");
-            if smallest.count <= STEP {
-                *smallest = Entry { tag, count: STEP, worth: credit };
+            let smallest = (0..WAYS).min_by_key(|&way| counts[way]).expect("a set has entries");
+            if counts[smallest] <= STEP {
+                self.tags[set][smallest] = tag;
+                (counts[smallest], worths[smallest]) = (STEP, credit);
             } else {
-                smallest.count -= 1;
+                counts[smallest] -= 1;
             }
         }
         self.steps += 1;
         if self.steps == FADE_EVERY {
             self.steps = 0;
-            self.entries.iter_mut().for_each(|entry| entry.count -= entry.count.div_ceil(4));
+            self.counts.as_flattened_mut().iter_mut().for_each(|count| *count -= count.div_ceil(4));
         }
     }
 }
