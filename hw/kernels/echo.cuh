@@ -11,8 +11,8 @@ const u32 GHOST_ENTRIES = GHOST_SETS * GHOST_WAYS, GHOST_STEPS = GHOST_ENTRIES +
 // Words between the marks of 32 ranks and of the next: odd, so that neither those of a rank nor those of a set share a
 // bank.
 const u32 GHOST_ROW = GHOST_SETS + 1;
-// Teams of threads that deal, one to a set: a power of two.
-const u32 GHOST_TEAMS = 64;
+// Teams of threads that deal, one to a set: a power of two. The least block has 128 threads, which fetch this many words each.
+const u32 GHOST_TEAMS = 64, GHOST_SHARE = (GHOST_WORDS + 127) / 128;
 
 __device__ __forceinline__ u32 echo_credit(u32 worst, u32 gain, u32 rank, u32 k) {
     return worst + gain * (ECHO_RANKS - 1 - rank * ECHO_RANKS / k) / ECHO_RANKS;
@@ -21,11 +21,11 @@ __device__ __forceinline__ u32 echo_credit(u32 worst, u32 gain, u32 rank, u32 k)
 __device__ __forceinline__ u32 selected_credit(u32 rank, u32 k) { return echo_credit(496, 576, rank, k); }
 __device__ __forceinline__ u32 near_credit(u32 rank, u32 k) { return rank < k ? echo_credit(168, 384, rank, k) : 0; }
 
+// What every 32nd of a selection that repeats takes from a worth, of 2^13.
+__device__ __forceinline__ u32 echo_decay(u32 slots, u32 k) { return 5120 * k / (36 * k + 36 * (slots - min(slots, k))); }
+
 // What of 2^13 echo keeps of every worth, by how much of the last selection this one repeats.
-__device__ __forceinline__ u32 echo_keep(u32 slots, u32 k, u32 repeated) {
-    u32 decay = 5120 * k / (36 * k + 36 * (slots - min(slots, k)));
-    return 8192 - decay * max(ECHO_RANKS * repeated / k, 3u);
-}
+__device__ __forceinline__ u32 echo_keep(u32 decay, u32 k, u32 repeated) { return 8192 - decay * max(ECHO_RANKS * repeated / k, 3u); }
 
 __device__ __forceinline__ u32 echo_aged(u32 worth, u32 keep) { return worth * keep >> 13; }
 
@@ -38,7 +38,7 @@ struct GhostLists {
     u32 *listed;   // ranks so far
     u16 *selected; // per entry, the rank of its block in the selection, or UNRANKED,
     u16 *place;    // where among its set's ranks that is, or UNRANKED,
-    u16 *near;     // and its block's rank among the near misses, or UNRANKED
+    u16 *near;     // and what its block earns as a near miss, or UNRANKED
 };
 
 // The entry that remembers the block, or NONE.
@@ -101,25 +101,27 @@ __device__ __forceinline__ void ghost_list(const GhostLists &lists, u32 n) {
         }
 }
 
-// Counts a set's `n` blocks in `counts`, which carry their way in the two low bits, so that the smallest of them says the
-// first of equals. Blocks that are remembered stand at `places`; the others wear down or take the smallest entry, as
-// many at once as meet the same fate. Returns the place of the last that took `way`, or NONE.
+// Counts a set's `n` blocks. `counts` and `places` carry their way in the two low bits, so that the smallest of them says
+// the first of equals. Blocks that are remembered stand at `places`; the others wear down or take the smallest entry, as
+// many at once as meet the same fate. Returns the place of the last that took `way`, or NONE. Without branches but the
+// loop's, since neighbouring sets differ.
 __device__ __forceinline__ u32 ghost_walk(u32 (&counts)[GHOST_WAYS], u32 (&places)[GHOST_WAYS], u32 n, u32 way) {
     u32 last = NONE;
     for (u32 at = 0; at < n;) {
-        u32 next = min(min(min(places[0], places[1]), min(places[2], places[3])), n);
+        u32 first = min(min(places[0], places[1]), min(places[2], places[3])), next = min(first >> 2, n);
         u32 smallest = min(min(counts[0], counts[1]), min(counts[2], counts[3])), least = smallest >> 2;
         bool known = next == at, takes = !known && least <= GHOST_STEP;
-        u32 many = known || least < GHOST_STEP ? 1 : takes ? next - at : min(next - at, least - GHOST_STEP);
+        u32 many = least > GHOST_STEP ? min(next - at, least - GHOST_STEP) : least == GHOST_STEP ? next - at : 1;
+        u32 which = (known ? first : smallest) & 3, left = takes ? GHOST_STEP << 2 | which : smallest - (many << 2);
+        many = known ? 1 : many;
 #pragma unroll
         for (u32 w = 0; w < GHOST_WAYS; w++) {
-            bool meets = known ? places[w] == at : counts[w] == smallest;
-            if (!meets) continue;
-            if (known || takes) places[w] = NONE;
-            counts[w] = known ? min(counts[w] + (GHOST_STEP << 2), 255u << 2 | w) : takes ? GHOST_STEP << 2 | w : counts[w] - (many << 2);
-            if (takes && w == way) last = at + many - 1;
+            u32 fate = known ? min(counts[w] + (GHOST_STEP << 2), 255u << 2 | w) : left;
+            counts[w] = w == which ? fate : counts[w];
+            places[w] = w == which && (known || takes) ? NONE : places[w];
         }
         at += many;
+        last = takes && which == way ? at - 1 : last;
     }
     return last;
 }
@@ -137,13 +139,13 @@ __device__ __forceinline__ void ghost_select(u32 *ghost, u32 *kept, const GhostL
         for (u32 w = 0; w < GHOST_WAYS; w++) {
             counts[w] = (word >> 8 * w & 0xff) << 2 | w;
             u32 place = (u32)(stand >> 16 * w) & 0xffff;
-            places[w] = place == UNRANKED ? NONE : place;
+            places[w] = place == UNRANKED ? NONE : place << 2 | w;
         }
         u32 last = ghost_walk(counts, places, n, way), tag = ghost[entry] >> 16, worth = 0, rank, near = lists.near[entry];
         if (last == NONE) {
             rank = lists.selected[entry];
             worth = echo_aged(ghost[entry] & 0xffff, keep);
-            if (near != UNRANKED) worth = min(worth + near_credit(near, k), ECHO_MOST);
+            if (near != UNRANKED) worth = min(worth + near, ECHO_MOST);
         } else {
             rank = lists.ranks[lists.first[set] + last];
             tag = selected[rank] / GHOST_SETS & 0xffff;
