@@ -4,6 +4,9 @@
 #define THREADS blockDim.x
 const u32 MOST_WARPS = 32;
 
+// The rank of what has none, in 16 bits.
+const u32 UNRANKED = 0xffff;
+
 // Cuts `n` elements into one contiguous run per warp, a multiple of 32 long.
 __device__ __forceinline__ u32 run_length(u32 n) { return (n + THREADS - 1) >> (31 - __clz(THREADS)) << 5; }
 

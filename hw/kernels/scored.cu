@@ -12,12 +12,9 @@ const u32 ONE = 1 << 16, KEEP = 205;
 const u32 REGION_BITS = 3, REGION_SHARE = 32;
 const u32 TICKS = 256, RANK_BONUS = 8 * TICKS, NEAR_LAG = 4 * TICKS;
 const u32 HALVE_EVERY = 16;
-const u32 ECHO_RANKS = 32;
-const u32 ECHO_ONE = 512, ECHO_GROWN = 1408, ECHO_RECENT = 16, ECHO_RECENCY = 8;
 
-// A rank of a slot that has none, and the mark of those whose block this step has brought. Shared memory holds fewer
-// slots than there are ranks.
-const u32 UNRANKED = 0xffff, LOADED = 0x8000;
+// The mark of ranks whose block this step has brought. Shared memory holds fewer slots than there are ranks.
+const u32 LOADED = 0x8000;
 
 // Whether a policy keeps a second number, and whether it reads near misses.
 __device__ constexpr bool keeps_two(Kind k) { return k == HYPERBOLIC || k == LFU_AGING || k == ECHO; }
@@ -27,29 +24,17 @@ __device__ constexpr bool reads_near(Kind k) { return k == RANK_RECENCY || k == 
 struct Step {
     u32 number; // of the step, from 1
     u32 n, k;   // blocks selected, and at most
-    u32 keep;   // echo: what is left of a worth, of 2^13
+    u32 decay;  // echo: what each 32nd that repeats takes from a worth, of 2^13
+    u32 keep;   // and what is left of it
     u32 weight; // echo: what a count of the ghost is worth
 };
-
-__device__ __forceinline__ u32 echo_credit(u32 worst, u32 gain, u32 rank, u32 k) {
-    return worst + gain * (ECHO_RANKS - 1 - rank * ECHO_RANKS / k) / ECHO_RANKS;
-}
-
-__device__ __forceinline__ u32 selected_credit(u32 rank, u32 k) { return echo_credit(448, 640, rank, k); }
-__device__ __forceinline__ u32 near_credit(u32 rank, u32 k) { return rank < k ? echo_credit(96, 384, rank, k) : 0; }
-
-// What of 2^13 echo keeps of every worth, by how much of the last selection this one repeats.
-__device__ __forceinline__ u32 echo_keep(u32 slots, u32 k, u32 repeated) {
-    u32 decay = 5120 * k / (24 * k + 31 * (slots - min(slots, k)));
-    return 8192 - decay * max(ECHO_RANKS * repeated / k, 3u);
-}
 
 // A slot's first number after ageing, which comes before victims and before credit.
 template <Kind K>
 __device__ __forceinline__ u32 aged(u32 a, const Step &s) {
     if (K == AGED_SCORE || K == ATTENTION_MASS || K == REGION_UTILITY) return a * KEEP >> 8;
     if (K == LFU_AGING) return s.number % HALVE_EVERY == 0 ? a / 2 : a;
-    if (K == ECHO) return a * s.keep >> 13;
+    if (K == ECHO) return echo_aged(a, s.keep);
     return a;
 }
 
@@ -63,13 +48,14 @@ __device__ __forceinline__ u64 worth(u32 a, u32 b, u32 block, const u32 *own, u3
     return a;
 }
 
-// Ages a slot's numbers and credits it for its ranks in the selection and among the near misses.
+// Ages a slot's numbers and credits it for its ranks in the selection and among the near misses. For echo these are not
+// ranks, but what they earn; and `near` of a slot whose block was just loaded is what that starts with.
 template <Kind K>
 __device__ __forceinline__ void settle(u32 &a, u32 &b, u32 rank, u32 near, const u32 *scores, const Step &s) {
     bool selected = rank != UNRANKED, loaded = selected && rank & LOADED;
-    a = loaded ? 0 : aged<K>(a, s);
+    a = !loaded ? aged<K>(a, s) : K == ECHO ? near : 0;
     rank &= ~LOADED;
-    if (K == ECHO && near != UNRANKED) a = min(a + near_credit(near, s.k), 65535u);
+    if (K == ECHO && !loaded && near != UNRANKED) a = min(a + near, ECHO_MOST);
     if (K == ECHO && !selected) b = min(b + 1, 255u);
     if (selected) {
         if (K == AGED_SCORE || K == REGION_UTILITY) a += ONE;
@@ -77,7 +63,7 @@ __device__ __forceinline__ void settle(u32 &a, u32 &b, u32 rank, u32 near, const
         if (K == RANK_RECENCY) a = s.number * TICKS + NEAR_LAG + TICKS + RANK_BONUS * (s.n - rank) / s.n;
         if (K == HYPERBOLIC || K == LFU_AGING) a = a == NONE ? NONE : a + 1;
         if (K == LFU_AGING || (K == HYPERBOLIC && loaded)) b = s.number;
-        if (K == ECHO) a = min(a + selected_credit(rank, s.k), 65535u), b = 0;
+        if (K == ECHO) a = min(a + rank, ECHO_MOST), b = 0;
     }
     if (K == RANK_RECENCY && near != UNRANKED) a = max(a, s.number * TICKS + TICKS);
 }
@@ -142,10 +128,13 @@ __device__ __forceinline__ void look_up_scored(const u32 *ids, const u32 *select
     extern __shared__ u64 keys[];
     u32 stride = (slots + 3) / 4 * 4, *bins = (u32 *)(keys + padded_to(slots)), *wanted = bins + COUNTERS;
     u16 *rank_of = (u16 *)(wanted + budget / 2 * 2 + 2), *near_of = rank_of + stride;
-    __shared__ u32 warp_misses[MOST_WARPS], warp_repeats[MOST_WARPS], ghost[GHOST_ENTRIES + 1];
+    __shared__ u32 warp_misses[MOST_WARPS], warp_repeats[MOST_WARPS];
+    __shared__ __align__(16) u32 ghost[GHOST_WORDS];
     __shared__ u32 ghost_first[GHOST_SETS], ghost_counts[GHOST_SETS], ghost_listed;
+    __shared__ __align__(8) u16 ghost_ranks[3 * GHOST_ENTRIES];
     // The marks are read before there are keys; together with the counters there is room for them.
-    GhostLists lists = {(u32 *)keys, near_of + stride, ghost_first, ghost_counts, &ghost_listed};
+    GhostLists lists = {(u32 *)keys, near_of + stride, ghost_first, ghost_counts, &ghost_listed,
+                        ghost_ranks, ghost_ranks + GHOST_ENTRIES, ghost_ranks + 2 * GHOST_ENTRIES};
     u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
     u32 stream = blockIdx.x, id = ids[stream], n = selected_count[stream], newly = grown ? grown[stream] : NONE;
     selected += (u64)stream * k;
@@ -156,36 +145,48 @@ __device__ __forceinline__ void look_up_scored(const u32 *ids, const u32 *select
     more += (u64)id * stride;
     own += (u64)id * own_words;
     u32 near_n = near_count[stream], was_filled = filled[id];
-    Step s = {steps[id] + 1, n, k, 0, 4 * slots / k};
+    Step s = {steps[id] + 1, n, k, K == ECHO ? echo_decay(slots, k) : 0, 0, 0};
     Buffer b = {slot_of + (u64)id * blocks, block_of + (u64)id * slots, fills + (u64)stream * (k + budget + 1),
                 warm ? warm + (u64)id * warm_words : nullptr};
     u32 first = KEPT * threadIdx.x;
     Four kept = {}, kept_more = {};
     for (u32 i = threadIdx.x; i < stride; i += THREADS) ((u32 *)rank_of)[i] = FULL; // and near_of, which follows
+    u32 words[GHOST_SHARE];
     if (K == ECHO) {
+#pragma unroll
+        for (u32 j = 0; j < GHOST_SHARE; j++) words[j] = threadIdx.x + j * THREADS < GHOST_WORDS ? own[threadIdx.x + j * THREADS] : 0;
         for (u32 i = threadIdx.x; i < (n + 31) / 32 * GHOST_ROW; i += THREADS) lists.marks[i] = 0;
-        for (u32 i = threadIdx.x; i < GHOST_ENTRIES + 1; i += THREADS) ghost[i] = own[i];
+        for (u32 i = threadIdx.x; i < 3 * GHOST_ENTRIES / 2; i += THREADS) ((u32 *)ghost_ranks)[i] = FULL;
         if (threadIdx.x == 0) ghost_listed = 0;
-        __syncthreads();
-        ghost_mark(lists, selected, n);
     }
-    u32 near_block = reads_near(K) && threadIdx.x < near_n ? near[threadIdx.x] : NONE;
+    u32 near_block = reads_near(K) && threadIdx.x < near_n ? near[threadIdx.x] : NONE, near_slot = NONE;
     if (first < slots) {
         load_four(numbers + first, kept);
         if (keeps_two(K)) load_four(more + first, kept_more);
     }
     if (K == REGION_UTILITY) age_regions(own, own_words);
-    u32 near_slot = near_block == NONE ? NONE : b.slot_of[near_block];
+    // While the page table is read, which is what a step waits for longest, the selection is dealt to the ghost.
     auto ready = [&]() {
+        if (near_block != NONE) near_slot = b.slot_of[near_block];
+        if (K == ECHO) {
+#pragma unroll
+            for (u32 j = 0; j < GHOST_SHARE; j++)
+                if (threadIdx.x + j * THREADS < GHOST_WORDS) ghost[threadIdx.x + j * THREADS] = words[j];
+            __syncthreads();
+            ghost_mark(ghost, lists, selected, n);
+        }
         __syncthreads(); // ranks are cleared, and the selection is marked
-        if (K == ECHO) ghost_list(lists, selected, n);
+        if (K == ECHO) ghost_list(lists, n);
     };
-    u32 my_misses = look_up(selected, n, b.slot_of, slots_out, ready, [&](u32 slot, u32 rank) { rank_of[slot] = rank; });
+    auto hit = [&](u32 slot, u32 rank) { rank_of[slot] = K == ECHO ? selected_credit(rank, k) : rank; };
+    u32 my_misses = look_up(selected, n, b.slot_of, slots_out, ready, hit);
     if (lane == 0) warp_misses[warp] = my_misses;
     if (reads_near(K))
         for (u32 i = threadIdx.x; i < near_n; i += THREADS) {
-            if (i != threadIdx.x) near_slot = b.slot_of[near[i]];
-            if (near_slot != NONE) near_of[near_slot] = i;
+            if (i != threadIdx.x) near_block = near[i], near_slot = b.slot_of[near_block];
+            u32 entry = K == ECHO ? ghost_entry(ghost, near_block) : NONE, means = K == ECHO ? near_credit(i, k) : i;
+            if (near_slot != NONE) near_of[near_slot] = means;
+            if (entry != NONE) lists.near[entry] = means;
         }
     __syncthreads();
     if (K == ECHO) {
@@ -198,7 +199,7 @@ __device__ __forceinline__ void look_up_scored(const u32 *ids, const u32 *select
         if (lane == 0) warp_repeats[warp] = repeats;
         __syncthreads();
         warp_prefix(warp_repeats, repeats);
-        s.keep = echo_keep(slots, k, repeats);
+        s.keep = echo_keep(s.decay, k, repeats);
     }
 
     u32 misses, miss = warp_prefix(warp_misses, misses);
@@ -206,7 +207,8 @@ __device__ __forceinline__ void look_up_scored(const u32 *ids, const u32 *select
     // The `count` smallest of the `unpinned` by (number, slot) to the front of `keys`; the numbers are this step's once
     // they are settled.
     auto choose = [&](bool settled, u32 unpinned, u32 count) {
-        const u32 *words = K == ECHO ? ghost : own;
+        const u32 *remembered = K == ECHO ? ghost : own;
+        if (K == ECHO) s.weight = GHOST_WEIGHT * slots / k;
         u64 own_keys[KEPT] = {NO_KEY, NO_KEY, NO_KEY, NO_KEY};
         each_four<K>(numbers, more, slots, kept, kept_more, [&](u32 slot, Four &x, Four &y) {
 #pragma unroll
@@ -214,8 +216,8 @@ __device__ __forceinline__ void look_up_scored(const u32 *ids, const u32 *select
                 u64 key = NO_KEY;
                 if (slot + j < was_filled && of_four(rank_of + slot, j) == UNRANKED) {
                     u32 block = K == ECHO || K == REGION_UTILITY ? b.block_of[slot + j] : 0, near = of_four(near_of + slot, j);
-                    u64 number = worth<K>(settled ? x[j] : aged<K>(x[j], s), y[j], block, words, s.number + settled, s);
-                    if (K == ECHO && !settled && near != UNRANKED) number += near_credit(near, k) * 7 >> 2;
+                    u64 number = worth<K>(settled ? x[j] : aged<K>(x[j], s), y[j], block, remembered, s.number + settled, s);
+                    if (K == ECHO && !settled && near != UNRANKED) number += near * 7 >> 2;
                     key = number << 20 | (slot + j);
                 }
                 if (slot == first) own_keys[j] = key;
@@ -236,13 +238,15 @@ __device__ __forceinline__ void look_up_scored(const u32 *ids, const u32 *select
                 u32 slot = at < used ? was_filled + at : (u32)keys[at - used] & 0xfffff;
                 fill_slot(b, at, selected[rank], slot, at >= used, b.source(selected[rank]));
                 slots_out[rank] = slot;
-                rank_of[slot] = rank | LOADED;
-                if (reads_near(K)) near_of[slot] = UNRANKED;
+                hit(slot, rank);
+                rank_of[slot] |= LOADED;
+                if (reads_near(K)) near_of[slot] = K == ECHO ? echo_aged(ghost_worth(ghost, selected[rank]), s.keep) : UNRANKED;
             }
             miss += __popc(mask);
         }
         __syncthreads();
     }
+    if (K == ECHO) ghost_select(ghost, own, lists, selected, k, s.keep);
     each_four<K>(numbers, more, slots, kept, kept_more, [&](u32 slot, Four &x, Four &y) {
 #pragma unroll
         for (u32 j = 0; j < KEPT; j++) settle<K>(x[j], y[j], of_four(rank_of + slot, j), of_four(near_of + slot, j), scores, s);
@@ -252,7 +256,6 @@ __device__ __forceinline__ void look_up_scored(const u32 *ids, const u32 *select
     // Eight blocks a step at most add to a region, so its score stays below 41 selections and needs no clamp.
     if (K == REGION_UTILITY)
         for (u32 rank = threadIdx.x; rank < n; rank += THREADS) atomicAdd(own + (selected[rank] >> REGION_BITS), ONE);
-    if (K == ECHO) ghost_select(ghost, own, lists);
 
     u32 now_filled = was_filled + used, *counts = fill_counts + stream * 4;
     u32 found = 0, prefetched = 0, grows = 0;

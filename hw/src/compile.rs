@@ -37,7 +37,7 @@ pub(crate) const SCORED: Source = Source {
         include_str!("../kernels/residency.cuh"),
         include_str!("../kernels/order.cuh"),
         include_str!("../kernels/smallest.cuh"),
-        include_str!("../kernels/ghost.cuh"),
+        include_str!("../kernels/echo.cuh"),
         "#line 1\n",
         include_str!("../kernels/scored.cu")
     ),

@@ -45,8 +45,12 @@ const POLICIES: [(Policy, &str, &str, Option<u32>); 10] = [
     (Policy::Echo, "echo", "lookup_echo", Some(6)),
 ];
 
-/// Words of echo's ghost, and of its step counter.
-const GHOST_WORDS: u32 = 64 * 4 + 1;
+/// Sets of echo's ghost.
+const GHOST_SETS: u32 = 48;
+/// Words of its entries, four a set, of their counts, four a word, and of its step counter.
+const GHOST_WORDS: u32 = GHOST_SETS * (4 + 1) + 1;
+/// Blocks whose tags differ wherever they share a set.
+const GHOST_BLOCKS: u32 = GHOST_SETS << 16;
 /// Neighbouring blocks of a region.
 const REGION: u32 = 8;
 /// Words that count digits while the smallest numbers are chosen.
@@ -166,7 +170,11 @@ impl Residencies {
     ///
     /// # Errors
     /// If the device has too little memory.
+    ///
+    /// # Panics
+    /// If echo is given more blocks than its tags tell apart, which its kernel relies on.
     pub fn new(device: &Device, policy: Policy, shape: Buffers) -> Result<Residencies, HwError> {
+        assert!(policy != Policy::Echo || shape.blocks <= GHOST_BLOCKS, "at most {GHOST_BLOCKS} blocks");
         let (streams, slots) = (shape.streams as usize, shape.slots as usize);
         let numbers = streams * shape.slots_in_fours() as usize;
         Ok(Residencies {

@@ -238,7 +238,7 @@ fn state_is_charged_per_block_slot_and_stream() {
     };
     // Four streams of ten blocks with 4 bytes of page table, and 2 x (4 + 6) slots with 4 bytes of tag.
     assert_eq!(bytes("lru"), 160 + 20 * (4 + 4));
-    assert_eq!(bytes("echo"), 160 + 20 * (4 + 3) + 4 * (256 * 3 + 1), "the ghost and its step counter");
+    assert_eq!(bytes("echo"), 160 + 20 * (4 + 3) + 4 * (192 * 5 + 1), "the ghost and its step counter");
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! Echo, our own policy: what a selection says about later ones, including what ranked just below the cut.
 //!
 //! Selections of one stream repeat: a block that ranked well comes back, one that ranked just below the cut (a near
-//! miss, which the selection kernel knows anyway) comes nearly as often, and one that was selected often before it was
-//! evicted is worth keeping when it returns. Echo adds these up in integers. One selection is worth 512.
+//! miss, which the selection kernel knows anyway) comes nearly as often, and what was said of a block before it was
+//! evicted still holds when it returns. Echo adds these up in integers. One selection is worth 512.
 //! - Credit: a rank r of k, scaled to 32nds, earns `selected_worst` + `selected_gain` x (31 - r) / 32; a near miss of rank
-//!   r after the cut earns `near_worst` + `near_gain` x (31 - r) / 32 if r < 32. Resident blocks only.
+//!   r after the cut earns `near_worst` + `near_gain` x (31 - r) / 32 if r < 32.
 //! - Decay: each step every worth loses A x T / 8192 of itself, A = 5120 k / (`decay_base` k + `decay_slack` (slots - k)),
 //!   so that larger buffers remember longer. T is how many 32nds of the last selection this one repeats, at least 3:
 //!   where attention leaps, everything is forgotten more slowly (`warp`; T is 24 without).
 //! - Ghost: a table of fixed size counts selections by block, resident or not. Each count, three per selection,
-//!   is worth `ghost_weight` x slots / k.
+//!   is worth `ghost_weight` x slots / k. Beside the count stands the block's worth, which ages and earns as those of
+//!   slots do (`ghost_worth`); a block that is loaded starts with it, or with nothing if it is not in the table.
 //! - Steps since the last selection cost `recency` each, up to 16.
 //! - This step's near misses count at once, `near_now` quarters of their credit, when victims are chosen
 //!   (`near = "before-victims"`); otherwise they count from the next step on.
@@ -24,11 +25,16 @@
 //!
 //! | | 1.5k | 2k | 3k |
 //! |---|---|---|---|
-//! | echo | 34.8 | 34.2 | 32.8 |
-//! | near misses count from the next step on | 27.9 | 28.8 | 30.2 |
-//! | no near misses | 23.2 | 19.9 | 18.5 |
-//! | no ghost | 32.0 | 31.6 | 30.1 |
-//! | no warp | 34.3 | 33.7 | 31.9 |
+//! | echo | 35.9 | 34.8 | 33.3 |
+//! | near misses count from the next step on | 30.4 | 30.0 | 31.2 |
+//! | no near misses | 25.3 | 21.5 | 19.1 |
+//! | no ghost | 32.8 | 32.1 | 31.0 |
+//! | ghost keeps no worth | 34.2 | 33.5 | 32.9 |
+//! | no warp | 35.5 | 34.4 | 32.5 |
+
+mod params;
+
+pub use params::{EchoParams, GhostWorth, NearTiming};
 
 use super::scores::Smallest;
 use super::tagged_ghost::TaggedGhost;
@@ -36,72 +42,8 @@ use super::{BufferShape, EvictionPolicy, Insertion, StateClass, StepView};
 use crate::PolicyError;
 use crate::residency::relocate;
 use kvtier_units::Slot;
-use serde::Deserialize;
+use params::{MOST_GHOSTS, RANKS, credits};
 
-/// When this step's near misses begin to count.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub enum NearTiming {
-    /// When this step's victims are chosen.
-    BeforeVictims,
-    /// With the credit of this step, for the next one's victims.
-    After,
-}
-
-/// Parameters of [`Echo`]. Worths are in 512ths of one selection.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EchoParams {
-    /// When this step's near misses begin to count.
-    pub near: NearTiming,
-    /// Entries of the ghost: 0, or a multiple of 4 up to 256.
-    pub ghost: u32,
-    /// What each count of the ghost is worth per selection that the buffer holds.
-    pub ghost_weight: u16,
-    /// What the worst selected rank earns.
-    pub selected_worst: u16,
-    /// What the best rank earns beyond that, nearly.
-    pub selected_gain: u16,
-    /// What the last near miss earns.
-    pub near_worst: u16,
-    /// What the first near miss earns beyond that, nearly.
-    pub near_gain: u16,
-    /// What a near miss of this step counts at victim choice, in quarters of its credit.
-    pub near_now: u16,
-    /// What a block is worth when it has just been filled in place.
-    pub grown: u16,
-    /// What each step since the last selection costs, up to 16 steps.
-    pub recency: u16,
-    /// Memory of a buffer of one selection, in steps; at least 20.
-    pub decay_base: u32,
-    /// Memory that each further selection of slots adds, in steps.
-    pub decay_slack: u32,
-    /// Whether decay follows how much of the last selection this one repeats.
-    pub warp: bool,
-}
-
-impl Default for EchoParams {
-    fn default() -> Self {
-        EchoParams {
-            near: NearTiming::BeforeVictims,
-            ghost: MOST_GHOSTS,
-            ghost_weight: 4,
-            selected_worst: 448,
-            selected_gain: 640,
-            near_worst: 96,
-            near_gain: 384,
-            near_now: 7,
-            grown: 1408,
-            recency: 8,
-            decay_base: 24,
-            decay_slack: 31,
-            warp: true,
-        }
-    }
-}
-
-/// Ranks to which a selection, and its near misses, are scaled.
-const RANKS: u32 = 32;
 /// Steps after which it no longer matters for how long a block was not selected.
 const RECENT_STEPS: u8 = 16;
 /// One selection.
@@ -110,10 +52,7 @@ const ONE: u16 = 512;
 const DECAY_BITS: u32 = 13;
 /// What `decay_base` divides, in 256ths: a memory of 20 steps forgets everything at once.
 const DECAY_UNIT: u64 = 256 * 20;
-/// Entries of the ghost, at most; the state charged to HBM has as many.
-const MOST_GHOSTS: u32 = 256;
-
-/// Worth by slot, and what was selected lately by block.
+/// Worth by slot, and what was selected lately by block, with its worth.
 pub struct Echo {
     params: EchoParams,
     worth: Vec<u16>,
@@ -124,6 +63,8 @@ pub struct Echo {
     ghost_weight: u64,
     /// What each selected rank earns.
     selected: Vec<u16>,
+    /// What of that the ghost keeps.
+    kept: Vec<u16>,
     /// What each near miss earns, for as many as a selection has ranks.
     near: Vec<u16>,
     /// A of the decay.
@@ -133,32 +74,6 @@ pub struct Echo {
     /// Worth by slot that this step's near misses add while victims are chosen.
     now: Vec<u64>,
     smallest: Smallest,
-}
-
-impl EchoParams {
-    fn checked(self) -> Result<EchoParams, PolicyError> {
-        let refuse = |field, message| Err(PolicyError::Params { field, message });
-        if !self.ghost.is_multiple_of(4) || self.ghost > MOST_GHOSTS {
-            let message = format!("{} entries; give 0, or a multiple of 4 up to {MOST_GHOSTS}", self.ghost);
-            return refuse("hot.params.ghost", message);
-        }
-        if self.decay_base < 20 {
-            let message = format!("{} steps of memory; give at least 20", self.decay_base);
-            return refuse("hot.params.decay_base", message);
-        }
-        Ok(self)
-    }
-}
-
-/// What each of `k` ranks earns, best first.
-fn credits(worst: u16, gain: u16, k: u32) -> Vec<u16> {
-    let credit = |rank: u32| {
-        let scaled = u64::from(rank) * u64::from(RANKS) / u64::from(k);
-        let below = RANKS - 1 - u32::try_from(scaled).expect("a rank below k scales to one below 32");
-        let gain = u32::from(gain) * below / RANKS;
-        worst.saturating_add(u16::try_from(gain).expect("less than all of the gain"))
-    };
-    (0..k).map(credit).collect()
 }
 
 /// The slots of this step's resident near misses, and what each earns.
@@ -177,15 +92,17 @@ impl Echo {
         self.ghost_weight = u64::from(params.ghost_weight) * slots / k;
     }
 
-    /// Ages every slot, once a step, by how much of the last selection this one repeats.
+    /// Ages every worth, once a step, by how much of the last selection this one repeats.
     fn age(&mut self, repeated: usize) {
         let repeated = u32::try_from(RANKS as usize * repeated / self.selected.len()).expect("at most 32");
         let pace = if self.params.warp { repeated.max(3) } else { 24 };
         let keep = (1 << DECAY_BITS) - self.decay * pace;
-        for worth in &mut self.worth {
-            let kept = (u32::from(*worth) * keep) >> DECAY_BITS;
-            *worth = u16::try_from(kept).expect("ageing only lessens");
-        }
+        let aged = |worth: u16| {
+            let kept = (u32::from(worth) * keep) >> DECAY_BITS;
+            u16::try_from(kept).expect("ageing only lessens")
+        };
+        self.worth.iter_mut().for_each(|worth| *worth = aged(*worth));
+        self.ghost.age(aged);
         self.aged = true;
     }
 
@@ -218,13 +135,16 @@ impl EvictionPolicy for Echo {
 
     fn new(params: EchoParams, shape: BufferShape) -> Result<Self, PolicyError> {
         let params = params.checked()?;
+        let selected = credits(params.selected_worst, params.selected_gain, shape.k.max(1));
+        let keeps = params.ghost_worth != GhostWorth::Nothing;
         let mut echo = Echo {
             params,
             worth: vec![0; shape.slots as usize],
             since: vec![0; shape.slots as usize],
             ghost: TaggedGhost::new(params.ghost),
             ghost_weight: 0,
-            selected: credits(params.selected_worst, params.selected_gain, shape.k.max(1)),
+            kept: if keeps { selected.clone() } else { vec![0; selected.len()] },
+            selected,
             near: credits(params.near_worst, params.near_gain, shape.k.max(1)),
             decay: 0,
             aged: false,
@@ -259,7 +179,9 @@ impl EvictionPolicy for Echo {
             self.age(selected - self.selected_last(view.loaded()));
         }
         self.aged = false;
-        view.loaded().for_each(|slot| self.worth[slot.index()] = 0);
+        for slot in view.loaded() {
+            self.worth[slot.index()] = self.ghost.worth(view.block_of[slot.index()]);
+        }
         self.since.iter_mut().for_each(|since| *since = since.saturating_add(1));
         for (slot, credit) in near_misses(view, &self.near) {
             let worth = &mut self.worth[slot.index()];
@@ -270,7 +192,12 @@ impl EvictionPolicy for Echo {
             *worth = worth.saturating_add(credit);
             self.since[slot.index()] = 0;
         }
-        self.ghost.select(view.selection.blocks);
+        if self.params.ghost_worth == GhostWorth::All {
+            for (&block, &credit) in view.selection.near.iter().zip(&self.near) {
+                self.ghost.earn(block, credit);
+            }
+        }
+        self.ghost.select(view.selection.blocks, &self.kept);
     }
 
     fn insert(&mut self, view: &StepView<'_>, slot: Slot, why: Insertion, _: u32) {
@@ -304,8 +231,8 @@ mod tests {
         Bench::with_params("echo", &params.parse().unwrap(), slots, 9)
     }
 
-    /// With four slots and k = 4 ranks earn 1068, 908, 748 and 588, and the first near miss 468; A is 213, so a step
-    /// that repeats nothing keeps 7553 of 8192.
+    /// With four slots and k = 4 ranks earn 1054, 910, 766 and 622, near misses 540 and 444; A is 142, so a step that
+    /// repeats nothing keeps 7766 of 8192.
     fn after_two_steps(params: &str) -> Bench {
         let mut bench = bench(params, 4);
         bench.step(&[0, 1]);
@@ -315,13 +242,13 @@ mod tests {
 
     #[test]
     fn the_worst_in_rank_recency_and_nearness_goes() {
-        // Worth, steps since (8 each of 16) and ghost (4 x 3): 0 has 907 + 120 + 12, 1 has 771 + 120 + 12,
-        // 2 has 984 + 128 + 12, 3 has 837 + 128 + 12.
+        // Worth, steps since (20 each of 16) and ghost (5 x 3): 0 has 947 + 300 + 15, 1 has 817 + 300 + 15,
+        // 2 has 999 + 320 + 15, 3 has 862 + 320 + 15.
         assert_eq!(after_two_steps("").step(&[4]).victims(), [1]);
         assert_eq!(after_two_steps("").step(&[4, 5, 6]).victims(), [1, 3, 0]);
         let mut near = after_two_steps("");
         near.near = vec![BlockId(1)];
-        assert_eq!(near.step(&[4]).victims(), [3], "1 has 468 x 7 / 4 more at once");
+        assert_eq!(near.step(&[4]).victims(), [3], "1 has 540 x 7 / 4 more at once");
     }
 
     #[test]
@@ -330,22 +257,45 @@ mod tests {
         near.near = vec![BlockId(1), BlockId(3)];
         assert_eq!(near.step(&[4]).victims(), [1]);
         near.near.clear();
-        // 0 has 836 + 112 + 12, 2 has 907 + 120 + 12, 3 has (837 + 372) x 7553 / 8192 = 1114 + 120 + 12.
+        // A quarter repeats, so 7056 of 8192 stay: 0 has 815 + 280 + 15, 2 has 860 + 300 + 15,
+        // 3 has (862 + 444) x 7056 / 8192 = 1124 + 300 + 15.
         assert_eq!(near.step(&[4, 5]).victims(), [0]);
+    }
+
+    /// What goes for block 4 with two slots and k = 2, where ranks earn 1054 and 766, after these steps and one that
+    /// selects 3 and then 0; of each step's near misses, 0 is the only one or there are none.
+    fn victim_after(params: &str, steps: &[(&[u32], bool)]) -> Vec<u32> {
+        let mut bench = bench(params, 2);
+        for &(selected, is_near) in steps {
+            bench.near = if is_near { vec![BlockId(0)] } else { vec![] };
+            bench.step(selected);
+        }
+        bench.near.clear();
+        bench.step(&[3, 0]);
+        bench.step(&[4]).victims()
     }
 
     #[test]
     fn the_ghost_speaks_for_a_block_that_comes_back() {
-        let victim = |params: &str| {
-            let mut bench = bench(params, 2);
-            (0..64).for_each(|_| drop(bench.step(&[0])));
-            bench.step(&[1, 2]);
-            bench.step(&[3, 0]);
-            bench.step(&[4]).victims()
-        };
-        // 3 has 984 + 128 + 12; 0 has 689 + 128 and a count of 98 + 3: 36, 63, 83, 98 after each 16 steps.
-        assert_eq!(victim(""), [3]);
-        assert_eq!(victim("ghost = 0"), [0]);
+        let mut often = vec![(&[0u32][..], false); 64];
+        often.push((&[1, 2], false));
+        // 3 has 999 + 320 + 5 x 3; 0 has 726 + 320 and a count of 98 + 3: 36, 63, 83, 98 after each 16 steps.
+        assert_eq!(victim_after("ghost_worth = 'nothing'", &often), [3]);
+        assert_eq!(victim_after("ghost = 0", &often), [0]);
+        // Two selections make 1054 x 5920 / 8192 + 1054 = 1815, of which 1630 are there when 0 returns.
+        let twice = &often[62..];
+        assert_eq!(victim_after("", twice), [3], "0 has (1630 + 766) x 7766 / 8192 = 2271 + 320 + 5 x 9");
+        assert_eq!(victim_after("ghost_worth = 'nothing'", twice), [0], "0 has 726 + 320 + 5 x 9");
+    }
+
+    #[test]
+    fn an_absent_block_earns_as_a_near_miss() {
+        // Of 1054 there are 999, 444 and 197 after each step that selects 1 and 2, which 0 misses nearly at last.
+        let away: [(&[u32], bool); 4] = [(&[0], false), (&[1, 2], false), (&[1, 2], false), (&[1, 2], true)];
+        // 3 has 999 + 320 + 5 x 3; 0 has (737 x 7766 / 8192 + 766) x 7766 / 8192 = 1387 + 320 + 5 x 6.
+        assert_eq!(victim_after("", &away), [3]);
+        assert_eq!(victim_after("ghost_worth = 'selected'", &away), [0], "0 has 902 + 320 + 5 x 6");
+        assert_eq!(victim_after("near_worst = 0\nnear_gain = 0", &away), [0]);
     }
 
     #[test]
@@ -355,7 +305,7 @@ mod tests {
         bench.step(&[0, 1]);
         bench.grown = None;
         assert_eq!(bench.step(&[2]).victims(), [1]);
-        // 0 has 907 + 120 + 12, 2 has 984 + 128 + 12, 5 has 1196 + 120.
+        // 0 has 947 + 300 + 15, 2 has 999 + 320 + 15, 5 has 1264 + 300.
         assert_eq!(bench.step(&[3]).victims(), [0]);
     }
 
@@ -369,9 +319,9 @@ mod tests {
             echo.worth[0]
         };
         let echo = EchoParams::default();
-        assert_eq!([48, 64, 96].map(|slots| aged(echo, slots, 32)), [496, 636, 769], "A is 129, 93, 59");
-        assert_eq!([0, 3, 16].map(|repeated| aged(echo, 64, repeated)), [965, 965, 818]);
-        assert_eq!(aged(EchoParams { warp: false, ..echo }, 64, 0), 727);
+        assert_eq!([48, 64, 96].map(|slots| aged(echo, slots, 32)), [632, 722, 816], "A is 94, 71, 47");
+        assert_eq!([0, 3, 16].map(|repeated| aged(echo, 64, repeated)), [973, 973, 861]);
+        assert_eq!(aged(EchoParams { warp: false, ..echo }, 64, 0), 791);
         assert_eq!(aged(EchoParams { decay_base: 20, ..echo }, 32, 32), 0, "the fastest there is");
     }
 
@@ -380,7 +330,7 @@ mod tests {
         let shape = BufferShape { slots: 4, blocks: 9, k: 2, seed: Seed(0) };
         let refused = [
             (EchoParams { ghost: 6, ..EchoParams::default() }, "hot.params.ghost"),
-            (EchoParams { ghost: 260, ..EchoParams::default() }, "hot.params.ghost"),
+            (EchoParams { ghost: 196, ..EchoParams::default() }, "hot.params.ghost"),
             (EchoParams { decay_base: 19, ..EchoParams::default() }, "hot.params.decay_base"),
         ];
         for (params, field) in refused {

@@ -42,7 +42,7 @@ pub use attention_mass::AttentionMass;
 pub use belady::Belady;
 pub use classic::{Classic, ClassicPolicy};
 pub use clock::{Clock, ClockParams};
-pub use echo::{Echo, EchoParams, NearTiming};
+pub use echo::{Echo, EchoParams, GhostWorth, NearTiming};
 pub use fifo::Fifo;
 pub use gdsf::{Gdsf, GdsfParams};
 pub use hyperbolic::Hyperbolic;
