@@ -1,145 +1,18 @@
 //! The page of what was measured on a device: parity with the decision plane, kernels against their yardsticks, whole
 //! replays beside the simulator. It reads the JSON that the device's commands write, and needs no device.
 
+mod results;
+
 use crate::theme;
 use minijinja::value::Value as Inline;
 use minijinja::{AutoEscape, Environment};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::BTreeMap;
+
+pub use results::{Checks, Device, Parity, ParityRun, Replays, Roofline, Taken};
 
 const TEMPLATE: &str = include_str!("page/device.html");
 const STYLE: &str = include_str!("page/page.css");
-
-/// Device and date of a file.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Taken<T> {
-    /// The device.
-    pub device: Device,
-    /// Date, as written by whoever took it.
-    #[serde(default)]
-    pub date: String,
-    /// What was taken.
-    #[serde(flatten)]
-    pub results: T,
-}
-
-/// What a device says of itself, as far as the page shows it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Device {
-    /// Name.
-    pub name: String,
-    /// Driver version.
-    pub driver: Option<String>,
-    /// Link to the host.
-    pub pcie: Option<String>,
-}
-
-/// parity.json.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Parity {
-    /// Blocks selected in all.
-    pub accesses: u64,
-    /// Steps of streams in which anything differs.
-    pub mismatches: u64,
-    /// Runs over drawn accesses.
-    pub synthetic: Vec<ParityRun>,
-    /// Replays of recorded traces.
-    pub recorded: Vec<ParityRun>,
-}
-
-/// One run on both planes.
-#[derive(Clone, Debug, Deserialize)]
-pub struct ParityRun {
-    policy: String,
-    #[serde(default)]
-    managed: String,
-    accesses: u64,
-    misses: u64,
-    prefetches: u64,
-    #[serde(default)]
-    warm_hits: u64,
-    grown: u64,
-    ended: u64,
-    mismatches: u64,
-    host_hash: String,
-    device_hash: String,
-    #[serde(default)]
-    integrity: Option<Integrity>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Integrity {
-    bytes: u64,
-    wrong_bytes: u64,
-}
-
-/// roofline.json.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Roofline {
-    rows: Vec<RooflineRow>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct RooflineRow {
-    kernel: String,
-    shape: String,
-    achieved: f64,
-    unit: String,
-    against: String,
-    reference: f64,
-    ratio: f64,
-    goal: Option<f64>,
-}
-
-impl RooflineRow {
-    /// Whether it has a goal and reached it.
-    fn is_met(&self) -> bool {
-        self.goal.is_some_and(|goal| self.ratio >= goal)
-    }
-}
-
-/// check.json.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Checks {
-    findings: Vec<Finding>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Finding {
-    case: String,
-    error: f64,
-    allowed: f64,
-}
-
-/// replays.json.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Replays {
-    replays: Vec<Replay>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Replay {
-    command: String,
-    model: String,
-    policy: String,
-    managed: String,
-    overlap: String,
-    transfer: String,
-    prefetch: String,
-    weights: String,
-    concurrency: u32,
-    measured: Window,
-    modelled: Window,
-    mismatches: u64,
-    wrong_bytes: u64,
-    spread_percent: f64,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Window {
-    total_ns: u64,
-    step_p50_ns: u64,
-}
 
 /// The files of a results folder, as many as there are.
 #[derive(Clone, Debug, Default)]
