@@ -8,7 +8,7 @@
 //! stack. Total order: the queue's, then the stack's.
 
 use super::classic::ClassicPolicy;
-use super::ghosts::Ghosts;
+use super::ghosts::{GHOST_BYTES_PER_BLOCK, Ghosts};
 use super::{BufferShape, Pins, StateClass, percent_of};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
@@ -90,7 +90,7 @@ pub struct Lirs {
     stack: Stack,
     hir: SlotQueues,
     /// Non-resident blocks on the stack.
-    ghosts: Ghosts,
+    ghosts: Ghosts<1>,
     is_lir: Vec<bool>,
     block_of: Vec<BlockId>,
     slot_of: Vec<Slot>,
@@ -147,7 +147,7 @@ impl ClassicPolicy for Lirs {
     const SUMMARY: &'static str = "keeps blocks whose last two selections were close together";
     /// Two links, block and class; ghosts, the place on the stack and the slot.
     const STATE: StateClass =
-        StateClass { per_slot: 13, per_block: Ghosts::BYTES_PER_BLOCK + 8, per_stream: 0 };
+        StateClass { per_slot: 13, per_block: GHOST_BYTES_PER_BLOCK + 8, per_stream: 0 };
     type Params = LirsParams;
 
     fn new(params: LirsParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -193,7 +193,7 @@ impl ClassicPolicy for Lirs {
             self.lir -= 1;
             self.prune();
         } else if self.stack.holds(block) {
-            self.ghosts.add(block);
+            self.ghosts.add(0, block);
         }
         self.hir.remove(victim);
         victim
