@@ -37,7 +37,7 @@ pub(crate) struct Ghosts<const LISTS: usize> {
 /// Bytes of state per block of the context.
 pub(crate) const GHOST_BYTES_PER_BLOCK: u32 = 4;
 
-/// Beside the constants above, since positions start at one and end in time.
+/// What marks the entry of a list. Neither `ABSENT` nor `RECALLED`, since positions start at one and are bounded.
 #[inline(always)]
 fn stamp<const LISTS: usize>(list: usize, position: u32) -> u32 {
     position * small(LISTS) + small(list)
@@ -87,7 +87,7 @@ impl<const LISTS: usize> Ghosts<LISTS> {
         }
     }
 
-    /// Closes the gaps that came back to the buffer left; one that counts is behind them, at the latest.
+    /// Closes the gaps that recalled ghosts left. There are some, since the entries outnumber the ghosts.
     #[cold]
     fn drop_stale(&mut self, list: usize) {
         let own = &mut self.lists[list];
