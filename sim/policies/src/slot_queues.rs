@@ -4,6 +4,8 @@
 use crate::eviction::Pins;
 use kvtier_units::Slot;
 
+/// Queues there may be.
+const MOST: usize = 16;
 /// Queue of a slot that stands in none.
 const NOWHERE: u8 = u8::MAX;
 
@@ -22,7 +24,7 @@ struct Node {
 pub struct SlotQueues {
     /// A node for each slot, then for each queue's sentinel, which stands ahead of the front and behind the back.
     nodes: Vec<Node>,
-    lengths: Vec<u32>,
+    lengths: [u32; MOST],
     slots: u32,
 }
 
@@ -32,7 +34,7 @@ impl SlotQueues {
         let size = slots + u32::from(queues);
         SlotQueues {
             nodes: (0..size).map(|node| Node { ahead: node, behind: node, queue: NOWHERE }).collect(),
-            lengths: vec![0; usize::from(queues)],
+            lengths: [0; MOST],
             slots,
         }
     }
@@ -45,7 +47,7 @@ impl SlotQueues {
     /// Slots in the queue.
     #[inline(always)]
     pub fn len(&self, queue: u8) -> u32 {
-        self.lengths[usize::from(queue)]
+        self.lengths[usize::from(queue) % MOST]
     }
 
     /// Whether the queue is empty.
@@ -69,11 +71,28 @@ impl SlotQueues {
     #[inline(always)]
     pub fn push_front(&mut self, queue: u8, slot: Slot) {
         self.remove(slot);
+        self.link_front(queue, slot);
+        self.lengths[usize::from(queue) % MOST] += 1;
+    }
+
+    /// Moves the slot from the queue that it stands in to the front of another, or of the same.
+    #[inline(always)]
+    pub fn move_front(&mut self, queue: u8, slot: Slot) {
+        let Node { ahead, behind, queue: from } = self.nodes[slot.index()];
+        debug_assert_ne!(from, NOWHERE, "a slot is moved from a queue");
+        self.nodes[ahead as usize].behind = behind;
+        self.nodes[behind as usize].ahead = ahead;
+        self.lengths[usize::from(from) % MOST] -= 1;
+        self.lengths[usize::from(queue) % MOST] += 1;
+        self.link_front(queue, slot);
+    }
+
+    #[inline(always)]
+    fn link_front(&mut self, queue: u8, slot: Slot) {
         let sentinel = self.sentinel(queue);
         let first = std::mem::replace(&mut self.nodes[sentinel as usize].behind, slot.0);
         self.nodes[slot.index()] = Node { ahead: sentinel, behind: first, queue };
         self.nodes[first as usize].ahead = slot.0;
-        self.lengths[usize::from(queue)] += 1;
     }
 
     /// Moves the slot to the front of the queue that it stands in.
@@ -100,7 +119,7 @@ impl SlotQueues {
         self.nodes[slot.index()].queue = NOWHERE;
         self.nodes[ahead as usize].behind = behind;
         self.nodes[behind as usize].ahead = ahead;
-        self.lengths[usize::from(queue)] -= 1;
+        self.lengths[usize::from(queue) % MOST] -= 1;
     }
 
     /// The oldest slot of a queue.

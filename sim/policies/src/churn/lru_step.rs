@@ -70,6 +70,10 @@ impl LruStepChurn {
         assert!(shape.slots < 1 << 20, "a buffer of at least 2^20 slots leaves too few bits for steps");
         let slot_bits = bits_for(u64::from(shape.slots));
         let place_bits = bits_for(u64::from(shape.k) + u64::from(shape.slots) + u64::from(Self::STEPS));
+        // What a step may add: a selection that left, and a block that grew.
+        let left = (shape.k as usize + 1) * Self::STEPS as usize + shape.slots as usize;
+        let mut ends = Vec::with_capacity(Self::STEPS as usize + 1);
+        ends.push(0);
         LruStepChurn {
             frames: Frames::new(shape),
             numbers: vec![ABSENT; shape.blocks as usize],
@@ -78,8 +82,8 @@ impl LruStepChurn {
             k: u64::from(shape.k),
             step: 1,
             grown: 0,
-            left: Vec::new(),
-            ends: vec![0],
+            left: Vec::with_capacity(left),
+            ends,
             group: 1,
             group_start: 0,
             victims: vec![0; shape.slots as usize + 1],
@@ -202,11 +206,11 @@ impl ChurnReplay for LruStepChurn {
     fn step(&mut self, change: &Change<'_>, grown: Option<BlockId>) -> &ChurnPlan {
         let now = self.bit(self.step);
         let (numbers, missing) = (&mut self.numbers[..], &mut self.missing[..]);
-        for block in change.left {
+        self.left.extend(change.left.iter().map(|&block| {
             let number = &mut numbers[block.index()];
             *number = number.wrapping_add(now);
-        }
-        self.left.extend_from_slice(change.left);
+            block
+        }));
         self.ends.push(self.left.len());
         let mut missed = 0;
         for &block in change.entered {

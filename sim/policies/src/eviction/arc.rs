@@ -8,7 +8,7 @@
 //! order: each list's. Any capacity will do.
 
 use super::classic::ClassicPolicy;
-use super::ghosts::Ghosts;
+use super::ghosts::{GHOST_BYTES_PER_BLOCK, Ghosts};
 use super::{BufferShape, NoParams, Pins, StateClass};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
@@ -43,7 +43,7 @@ fn quotient(over: u64, under: u64) -> u128 {
 /// T1 and T2 with their ghosts B1 and B2.
 pub struct Arc {
     lists: SlotQueues,
-    ghosts: [Ghosts; 2],
+    ghosts: Ghosts<2>,
     slots: u64,
     /// Target length of T1, in 2^-52 slots.
     target: u128,
@@ -57,7 +57,7 @@ impl Arc {
     }
 
     fn ghosts(&self, list: u8) -> u64 {
-        self.ghosts[usize::from(list)].len() as u64
+        self.ghosts.len(usize::from(list)) as u64
     }
 
     /// Moves the target after a ghost of `list` came back; the ghost is already out of its list.
@@ -77,34 +77,47 @@ impl Arc {
         if (once && length > 0) || self.lists.is_empty(OFTEN) { ONCE } else { OFTEN }
     }
 
-    /// Trims the ghosts for a block seen for the first time. Whether the victim leaves without a ghost.
-    fn trim(&mut self) -> bool {
-        let once = self.resident(ONCE) + self.pending[0] + self.ghosts(ONCE);
-        if once >= self.slots {
-            if self.ghosts(ONCE) == 0 {
-                return true;
-            }
-            self.ghosts[0].forget_oldest();
-        } else if once + self.resident(OFTEN) + self.pending[1] + self.ghosts(OFTEN) >= 2 * self.slots {
-            self.ghosts[1].forget_oldest();
+    /// Adapts to a ghost that comes back, or trims the ghosts for a block seen for the first time.
+    #[inline(always)]
+    fn make_room(&mut self, incoming: BlockId) -> Room {
+        if let Some(list) = self.ghosts.recall(incoming) {
+            let list = if list == usize::from(ONCE) { ONCE } else { OFTEN };
+            self.adapt(list);
+            return Room { giver: self.giver(list == OFTEN), enters: OFTEN, leaves_ghost: true };
         }
-        false
+        let once = self.resident(ONCE) + self.pending[0] + self.ghosts(ONCE);
+        if once >= self.slots && self.ghosts(ONCE) == 0 {
+            return Room { giver: ONCE, enters: ONCE, leaves_ghost: false };
+        }
+        let often = self.resident(OFTEN) + self.pending[1] + self.ghosts(OFTEN);
+        if once >= self.slots || once + often >= 2 * self.slots {
+            self.ghosts.forget_oldest(usize::from(once < self.slots));
+        }
+        Room { giver: self.giver(false), enters: ONCE, leaves_ghost: true }
     }
+}
+
+/// What a block that comes finds.
+struct Room {
+    /// The list whose oldest makes room.
+    giver: u8,
+    /// The list that the block will enter.
+    enters: u8,
+    /// Whether the victim leaves one.
+    leaves_ghost: bool,
 }
 
 impl ClassicPolicy for Arc {
     const NAME: &'static str = "arc";
     const SUMMARY: &'static str = "balances recency and frequency by where ghosts come back from";
     /// Two links and the list; two kinds of ghosts.
-    const STATE: StateClass =
-        StateClass { per_slot: 9, per_block: 2 * Ghosts::BYTES_PER_BLOCK, per_stream: 0 };
+    const STATE: StateClass = StateClass { per_slot: 9, per_block: 2 * GHOST_BYTES_PER_BLOCK, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
-        let ghosts = Ghosts::new(shape.blocks, 2 * shape.slots as usize);
         Ok(Arc {
             lists: SlotQueues::new(shape.slots, 2),
-            ghosts: [ghosts.clone(), ghosts],
+            ghosts: Ghosts::new(shape.blocks, 2 * shape.slots as usize),
             slots: u64::from(shape.slots),
             target: 0,
             pending: [0; 2],
@@ -113,34 +126,19 @@ impl ClassicPolicy for Arc {
 
     #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
-        if self.lists.queue_of(slot) == OFTEN {
-            return self.lists.renew(OFTEN, slot);
-        }
-        self.lists.push_front(OFTEN, slot);
+        self.lists.move_front(OFTEN, slot);
     }
 
     #[inline(always)]
     fn evict(&mut self, incoming: BlockId, pins: &Pins<'_>, block_of: &[BlockId]) -> Slot {
-        let back = [ONCE, OFTEN].into_iter().find(|&list| self.ghosts[usize::from(list)].recall(incoming));
-        let mut leaves_ghost = true;
-        let giver = match back {
-            Some(list) => {
-                self.adapt(list);
-                self.giver(list == OFTEN)
-            }
-            None if self.trim() => {
-                leaves_ghost = false;
-                ONCE
-            }
-            None => self.giver(false),
-        };
-        self.pending[usize::from(back.is_some())] += 1;
+        let Room { giver, enters, leaves_ghost } = self.make_room(incoming);
+        self.pending[usize::from(enters)] += 1;
         let victim = [giver, 1 - giver]
             .into_iter()
             .find_map(|list| self.lists.oldest_evictable(list, pins))
             .expect("an evictable slot stands in a list");
         if leaves_ghost {
-            self.ghosts[usize::from(self.lists.queue_of(victim))].add(block_of[victim.index()]);
+            self.ghosts.add(usize::from(self.lists.queue_of(victim)), block_of[victim.index()]);
         }
         self.lists.remove(victim);
         victim
@@ -148,11 +146,24 @@ impl ClassicPolicy for Arc {
 
     #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
-        let [once, often] = &mut self.ghosts;
-        let list = if once.take(block) | often.take(block) { OFTEN } else { ONCE };
+        let list = if self.ghosts.take(block) { OFTEN } else { ONCE };
         let pending = &mut self.pending[usize::from(list)];
         *pending = pending.saturating_sub(1);
         self.lists.push_front(list, slot);
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, block: BlockId, block_of: &[BlockId]) -> Slot {
+        let Room { giver, enters, leaves_ghost } = self.make_room(block);
+        if enters == OFTEN {
+            self.ghosts.take(block);
+        }
+        let victim = self.lists.back(giver).expect("the list that gives has a slot");
+        if leaves_ghost {
+            self.ghosts.add(usize::from(giver), block_of[victim.index()]);
+        }
+        self.lists.move_front(enters, victim);
+        victim
     }
 }
 

@@ -41,6 +41,14 @@ pub trait ClassicPolicy: Sized + Send + 'static {
     /// The block entered the slot: a free one, or that of a victim.
     fn on_insert(&mut self, slot: Slot, block: BlockId);
 
+    /// `evict` and then `on_insert` where nothing is pinned, as in [`EvictionPolicy::replace`]: a policy may know a shorter way.
+    #[inline(always)]
+    fn replace(&mut self, block: BlockId, block_of: &[BlockId]) -> Slot {
+        let slot = self.evict(block, &Pins::NOTHING, block_of);
+        self.on_insert(slot, block);
+        slot
+    }
+
     /// Where the block came from, as in [`EvictionPolicy::brought_from`].
     fn brought_from(&mut self, slot: Slot, tier: Tier) {
         unreachable!("{} does not read homes, and {slot:?} came from {tier:?}", Self::NAME);
@@ -100,9 +108,7 @@ impl<P: ClassicPolicy> EvictionPolicy for Classic<P> {
 
     #[inline(always)]
     fn replace(&mut self, block: BlockId, _: u32, block_of: &[BlockId]) -> Slot {
-        let slot = self.0.evict(block, &Pins::NOTHING, block_of);
-        self.0.on_insert(slot, block);
-        slot
+        self.0.replace(block, block_of)
     }
 
     fn insert(&mut self, view: &StepView<'_>, slot: Slot, _: Insertion, _: u32) {

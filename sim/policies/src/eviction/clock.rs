@@ -56,11 +56,12 @@ impl Clock {
             let counts = u128::from_le_bytes(*bytes);
             // Of bytes that borrow from a zero below them only the lowest can be trusted, and it is the one that is asked for.
             let zeros = counts.wrapping_sub(ONES) & !counts & (ONES << 7);
-            let passed = zeros.trailing_zeros() / 8;
-            let below = if zeros == 0 { u128::MAX } else { (1 << (8 * passed)) - 1 };
+            let lowest = zeros & zeros.wrapping_neg();
+            // All bits below the zero; all there are, if there is none.
+            let below = (lowest >> 7).wrapping_sub(1);
             *bytes = (counts - (ONES & below)).to_le_bytes();
             if zeros != 0 {
-                return hand + passed as usize;
+                return hand + zeros.trailing_zeros() as usize / 8;
             }
             hand += SWEPT;
             if hand == self.references.len() {
@@ -123,7 +124,7 @@ impl EvictionPolicy for Clock {
     #[inline(always)]
     fn hit(&mut self, slot: Slot, _: u32) {
         let references = &mut self.references[slot.index()];
-        *references = references.saturating_add(1).min(self.most);
+        *references += u8::from(*references < self.most);
     }
 
     #[inline(always)]

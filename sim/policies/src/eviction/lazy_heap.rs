@@ -13,7 +13,7 @@ pub(crate) struct LazyHeap {
     /// One entry per slot that may be chosen, never above the slot's priority.
     heap: BinaryHeap<Reverse<(u64, Slot)>>,
     priority: Vec<u64>,
-    /// Entries of pinned slots met on the way to victims; back in the heap with the next addition.
+    /// Entries of pinned slots met on the way to victims; back in the heap with the next addition or release.
     held: Vec<Reverse<(u64, Slot)>>,
 }
 
@@ -61,11 +61,17 @@ impl LazyHeap {
     pub(crate) fn add(&mut self, slot: Slot, priority: u64) {
         self.priority[slot.index()] = priority;
         self.heap.push(Reverse((priority, slot)));
+        self.release();
+    }
+
+    /// Lets slots be chosen again that were pinned when victims were taken.
+    #[inline]
+    pub(crate) fn release(&mut self) {
         self.heap.extend(self.held.drain(..));
     }
 
     /// Takes out the evictable slot of the smallest priority, and returns it with its priority. Slots that are pinned
-    /// stay so until the next addition.
+    /// stay so until the next addition or release.
     ///
     /// # Panics
     /// If none is evictable.

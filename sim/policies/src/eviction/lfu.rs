@@ -10,7 +10,7 @@ use super::{BufferShape, NoParams, Pins, StateClass};
 use crate::PolicyError;
 use kvtier_units::{BlockId, Slot};
 
-/// The end of a list of slots.
+/// The newest slot of a count that has none.
 const NIL: u32 = u32::MAX;
 /// The node before the smallest count and after the largest.
 const ENDS: u32 = 0;
@@ -20,30 +20,34 @@ const ENDS: u32 = 0;
 struct Node {
     count: u32,
     newest: u32,
-    oldest: u32,
     /// Nodes of the next smaller and the next larger count.
     smaller: u32,
     larger: u32,
 }
 
+/// A slot's node, and its place in the ring of the node's slots, where the oldest is next to the newest.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    newer: u32,
+    older: u32,
+    node: u32,
+}
+
 /// Least frequently used.
 pub struct Lfu {
-    /// `nodes[ENDS]` closes the ring; a node with no slot is free.
+    /// `nodes[ENDS]` closes the ring of nodes; one with no slot is free.
     nodes: Vec<Node>,
     free: Vec<u32>,
-    node_of: Vec<u32>,
-    /// `[newer, older]` within the slot's node.
-    links: Vec<[u32; 2]>,
+    places: Vec<Place>,
 }
 
 impl Lfu {
     fn empty(slots: u32) -> Lfu {
-        let ends = Node { count: 0, newest: NIL, oldest: NIL, smaller: ENDS, larger: ENDS };
+        let ends = Node { count: 0, newest: NIL, smaller: ENDS, larger: ENDS };
         Lfu {
             nodes: vec![ends; slots as usize + 2],
             free: (1..=slots + 1).rev().collect(),
-            node_of: vec![ENDS; slots as usize],
-            links: vec![[NIL; 2]; slots as usize],
+            places: vec![Place { newer: NIL, older: NIL, node: ENDS }; slots as usize],
         }
     }
 
@@ -53,44 +57,40 @@ impl Lfu {
     }
 
     /// Takes the slot out of its node; a node that empties goes.
-    #[inline]
+    #[inline(always)]
     fn unlink(&mut self, slot: Slot) {
-        let at = self.node_of[slot.index()];
-        let [newer, older] = self.links[slot.index()];
-        match newer {
-            NIL => self.node(at).newest = older,
-            newer => self.links[newer as usize][1] = older,
-        }
-        match older {
-            NIL => self.node(at).oldest = newer,
-            older => self.links[older as usize][0] = newer,
-        }
-        if self.nodes[at as usize].newest == NIL {
-            let Node { smaller, larger, .. } = self.nodes[at as usize];
+        let Place { newer, older, node } = self.places[slot.index()];
+        if older == slot.0 {
+            let Node { smaller, larger, .. } = self.nodes[node as usize];
             self.node(smaller).larger = larger;
             self.node(larger).smaller = smaller;
-            self.free.push(at);
+            return self.free.push(node);
+        }
+        self.places[newer as usize].older = older;
+        self.places[older as usize].newer = newer;
+        let newest = &mut self.node(node).newest;
+        if *newest == slot.0 {
+            *newest = older;
         }
     }
 
     /// Puts the slot into the node of `count`, which stands after `smaller` or is made there.
-    #[inline]
+    #[inline(always)]
     fn link_newest(&mut self, slot: Slot, smaller: u32, count: u32) {
         let mut at = self.nodes[smaller as usize].larger;
         if at == ENDS || self.nodes[at as usize].count != count {
             let larger = at;
             at = self.free.pop().expect("there are as many nodes as slots, and one to spare");
-            *self.node(at) = Node { count, newest: NIL, oldest: NIL, smaller, larger };
+            *self.node(at) = Node { count, newest: slot.0, smaller, larger };
             self.node(smaller).larger = at;
             self.node(larger).smaller = at;
+            self.places[slot.index()] = Place { newer: slot.0, older: slot.0, node: at };
+            return;
         }
         let newest = std::mem::replace(&mut self.node(at).newest, slot.0);
-        self.links[slot.index()] = [NIL, newest];
-        match newest {
-            NIL => self.node(at).oldest = slot.0,
-            newest => self.links[newest as usize][0] = slot.0,
-        }
-        self.node_of[slot.index()] = at;
+        let oldest = std::mem::replace(&mut self.places[newest as usize].newer, slot.0);
+        self.places[oldest as usize].older = slot.0;
+        self.places[slot.index()] = Place { newer: oldest, older: newest, node: at };
     }
 
     /// Slots from the least used to the most, older first within a count.
@@ -99,10 +99,10 @@ impl Lfu {
         let larger = |at: u32| self.nodes[at as usize].larger;
         std::iter::successors(Some(larger(ENDS)).filter(filled), move |&at| Some(larger(at)).filter(filled))
             .flat_map(move |at| {
-                let link = |at: u32| (at != NIL).then_some(Slot(at));
-                std::iter::successors(link(self.nodes[at as usize].oldest), move |slot| {
-                    link(self.links[slot.index()][0])
-                })
+                let newest = self.nodes[at as usize].newest;
+                let newer = |slot: u32| self.places[slot as usize].newer;
+                let next = move |&slot: &u32| (slot != newest).then(|| newer(slot));
+                std::iter::successors(Some(newer(newest)), next).map(Slot)
             })
     }
 }
@@ -122,15 +122,15 @@ impl ClassicPolicy for Lfu {
 
     #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
-        let at = self.node_of[slot.index()];
-        let Node { count, newest, oldest, larger, .. } = self.nodes[at as usize];
-        if newest == oldest && (larger == ENDS || self.nodes[larger as usize].count > count + 1) {
-            // Alone in its node, which may as well count one more.
+        let Place { older, node: at, .. } = self.places[slot.index()];
+        let Node { count, larger, .. } = self.nodes[at as usize];
+        let alone = older == slot.0;
+        if alone && (larger == ENDS || self.nodes[larger as usize].count > count + 1) {
+            // It may keep its node, which counts one more.
             self.node(at).count += 1;
             return;
         }
         // A node that empties hands over to the one below it.
-        let alone = newest == oldest;
         let smaller = if alone { self.nodes[at as usize].smaller } else { at };
         self.unlink(slot);
         self.link_newest(slot, smaller, count + 1);
@@ -145,6 +145,21 @@ impl ClassicPolicy for Lfu {
     }
 
     #[inline(always)]
+    fn replace(&mut self, _: BlockId, _: &[BlockId]) -> Slot {
+        let least = self.nodes[ENDS as usize].larger;
+        let Node { count, newest, .. } = self.nodes[least as usize];
+        let victim = Slot(self.places[newest as usize].newer);
+        if count == 1 {
+            // The oldest becomes the newest.
+            self.node(least).newest = victim.0;
+        } else {
+            self.unlink(victim);
+            self.link_newest(victim, ENDS, 1);
+        }
+        victim
+    }
+
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, _: BlockId) {
         self.link_newest(slot, ENDS, 1);
     }
@@ -152,9 +167,9 @@ impl ClassicPolicy for Lfu {
     fn resize(&mut self, kept: &[Slot]) {
         let order: Vec<(Slot, u32)> = self
             .ascending()
-            .map(|slot| (slot, self.nodes[self.node_of[slot.index()] as usize].count))
+            .map(|slot| (slot, self.nodes[self.places[slot.index()].node as usize].count))
             .collect();
-        let mut now_at = vec![Slot::NONE; self.node_of.len()];
+        let mut now_at = vec![Slot::NONE; self.places.len()];
         let filled = kept.iter().enumerate().filter(|(_, from)| **from != Slot::NONE);
         filled.for_each(|(to, from)| now_at[from.index()] = Slot::at(to));
         *self = Lfu::empty(u32::try_from(kept.len()).expect("a buffer has fewer than 2^32 slots"));

@@ -8,7 +8,7 @@
 //! stack. Total order: the queue's, then the stack's.
 
 use super::classic::ClassicPolicy;
-use super::ghosts::Ghosts;
+use super::ghosts::{GHOST_BYTES_PER_BLOCK, Ghosts};
 use super::{BufferShape, Pins, StateClass, percent_of};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
@@ -31,22 +31,32 @@ impl Default for LirsParams {
 /// Place of a block that is not on the stack.
 const OFF_STACK: u32 = u32::MAX;
 
+/// Where a block is: its place on the stack, and its slot. One line for both, since who prunes the stack asks for both.
+#[derive(Clone, Copy)]
+struct Standing {
+    place: u32,
+    slot: Slot,
+}
+
+/// Neither on the stack nor resident.
+const NEVER_SEEN: Standing = Standing { place: OFF_STACK, slot: Slot::NONE };
+
 /// The recency stack, as a log: a push appends, and entries that a later push overtook are skipped.
 struct Stack {
     log: Vec<BlockId>,
     bottom: usize,
-    place_of: Vec<u32>,
+    blocks: Vec<Standing>,
 }
 
 impl Stack {
     fn new(blocks: u32, slots: u32) -> Stack {
-        let log = Vec::with_capacity(6 * slots as usize + 64);
-        Stack { log, bottom: 0, place_of: vec![OFF_STACK; blocks as usize] }
+        let log = Vec::with_capacity(12 * slots as usize + 64);
+        Stack { log, bottom: 0, blocks: vec![NEVER_SEEN; blocks as usize] }
     }
 
     #[inline(always)]
     fn holds(&self, block: BlockId) -> bool {
-        self.place_of[block.index()] != OFF_STACK
+        self.blocks[block.index()].place != OFF_STACK
     }
 
     #[inline(always)]
@@ -54,7 +64,7 @@ impl Stack {
         if self.log.len() == self.log.capacity() {
             self.drop_overtaken();
         }
-        self.place_of[block.index()] = u32::try_from(self.log.len()).expect("a log counts in 32 bits");
+        self.blocks[block.index()].place = u32::try_from(self.log.len()).expect("a log counts in 32 bits");
         self.log.push(block);
     }
 
@@ -63,9 +73,9 @@ impl Stack {
         let mut kept = 0;
         for at in self.bottom..self.log.len() {
             let block = self.log[at];
-            if self.place_of[block.index()] as usize == at {
+            if self.blocks[block.index()].place as usize == at {
                 self.log[kept] = block;
-                self.place_of[block.index()] =
+                self.blocks[block.index()].place =
                     u32::try_from(kept).expect("rewriting only moves entries down");
                 kept += 1;
             }
@@ -75,13 +85,15 @@ impl Stack {
     }
 
     fn remove(&mut self, block: BlockId) {
-        self.place_of[block.index()] = OFF_STACK;
+        self.blocks[block.index()].place = OFF_STACK;
     }
 
     /// Blocks from the bottom up.
     fn upwards(&self) -> impl Iterator<Item = BlockId> + '_ {
         let entries = self.log.iter().enumerate().skip(self.bottom);
-        entries.filter(|&(at, block)| self.place_of[block.index()] as usize == at).map(|(_, &block)| block)
+        entries
+            .filter(|&(at, block)| self.blocks[block.index()].place as usize == at)
+            .map(|(_, &block)| block)
     }
 }
 
@@ -90,10 +102,9 @@ pub struct Lirs {
     stack: Stack,
     hir: SlotQueues,
     /// Non-resident blocks on the stack.
-    ghosts: Ghosts,
+    ghosts: Ghosts<1>,
     is_lir: Vec<bool>,
     block_of: Vec<BlockId>,
-    slot_of: Vec<Slot>,
     lir: u32,
     lir_slots: u32,
 }
@@ -102,8 +113,8 @@ impl Lirs {
     /// Takes blocks off the bottom of the stack until a LIR block stands there.
     fn prune(&mut self) {
         while let Some(&block) = self.stack.log.get(self.stack.bottom) {
-            if self.stack.place_of[block.index()] as usize == self.stack.bottom {
-                let slot = self.slot_of[block.index()];
+            if self.stack.blocks[block.index()].place as usize == self.stack.bottom {
+                let slot = self.stack.blocks[block.index()].slot;
                 if slot != Slot::NONE && self.is_lir[slot.index()] {
                     return;
                 }
@@ -126,7 +137,7 @@ impl Lirs {
     fn demote_overflow(&mut self) {
         while self.lir > self.lir_slots {
             let bottom = self.stack.log[self.stack.bottom];
-            let slot = self.slot_of[bottom.index()];
+            let slot = self.stack.blocks[bottom.index()].slot;
             self.is_lir[slot.index()] = false;
             self.lir -= 1;
             self.hir.push_front(0, slot);
@@ -135,7 +146,7 @@ impl Lirs {
     }
 
     fn lowest_lir(&self, pins: &Pins<'_>) -> Option<Slot> {
-        let resident = self.stack.upwards().map(|block| self.slot_of[block.index()]);
+        let resident = self.stack.upwards().map(|block| self.stack.blocks[block.index()].slot);
         resident
             .filter(|&slot| slot != Slot::NONE && self.is_lir[slot.index()])
             .find(|&slot| !pins.holds(slot))
@@ -147,7 +158,7 @@ impl ClassicPolicy for Lirs {
     const SUMMARY: &'static str = "keeps blocks whose last two selections were close together";
     /// Two links, block and class; ghosts, the place on the stack and the slot.
     const STATE: StateClass =
-        StateClass { per_slot: 13, per_block: Ghosts::BYTES_PER_BLOCK + 8, per_stream: 0 };
+        StateClass { per_slot: 13, per_block: GHOST_BYTES_PER_BLOCK + 8, per_stream: 0 };
     type Params = LirsParams;
 
     fn new(params: LirsParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -158,7 +169,6 @@ impl ClassicPolicy for Lirs {
             ghosts: Ghosts::new(shape.blocks, shape.slots as usize),
             is_lir: vec![false; shape.slots as usize],
             block_of: vec![BlockId::NONE; shape.slots as usize],
-            slot_of: vec![Slot::NONE; shape.blocks as usize],
             lir: 0,
             lir_slots: shape.slots.saturating_sub(hir),
         })
@@ -167,11 +177,15 @@ impl ClassicPolicy for Lirs {
     #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
         let block = self.block_of[slot.index()];
-        let was_on_stack = self.stack.holds(block);
+        let place = self.stack.blocks[block.index()].place;
+        let was_at_bottom = place as usize == self.stack.bottom;
         self.stack.push(block);
         if self.is_lir[slot.index()] {
-            self.prune();
-        } else if was_on_stack {
+            // Any other leaves a LIR block at the bottom.
+            if was_at_bottom {
+                self.prune();
+            }
+        } else if place != OFF_STACK {
             self.promote(slot);
             self.prune();
             self.demote_overflow();
@@ -187,13 +201,13 @@ impl ClassicPolicy for Lirs {
         let victim = self.hir.oldest_evictable(0, pins).or_else(|| self.lowest_lir(pins));
         let victim = victim.expect("an evictable slot holds a LIR or a HIR block");
         let block = std::mem::replace(&mut self.block_of[victim.index()], BlockId::NONE);
-        self.slot_of[block.index()] = Slot::NONE;
+        self.stack.blocks[block.index()].slot = Slot::NONE;
         if std::mem::take(&mut self.is_lir[victim.index()]) {
             self.stack.remove(block);
             self.lir -= 1;
             self.prune();
         } else if self.stack.holds(block) {
-            self.ghosts.add(block);
+            self.ghosts.add(0, block);
         }
         self.hir.remove(victim);
         victim
@@ -202,7 +216,7 @@ impl ClassicPolicy for Lirs {
     #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
         self.block_of[slot.index()] = block;
-        self.slot_of[block.index()] = slot;
+        self.stack.blocks[block.index()].slot = slot;
         // A ghost that was forgotten left its place on the stack behind; it counts as new.
         let back = self.ghosts.take(block) && self.stack.holds(block);
         self.stack.push(block);

@@ -11,7 +11,7 @@
 use super::classic::ClassicPolicy;
 use super::lazy_heap::{LazyHeap, priority};
 use super::{BufferShape, Pins, StateClass};
-use crate::PolicyError;
+use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
 use serde::Deserialize;
 
@@ -43,10 +43,11 @@ pub enum LruKVariant {
 
 /// The last K selections of every block.
 pub struct LruK {
+    /// Slots whose blocks have too little history: new ones enter at the front, so that no search is needed for them.
+    young: SlotQueues,
+    /// The others, by K-th last selection.
     order: LazyHeap,
     block_of: Vec<BlockId>,
-    /// Time of insertion of each slot's block.
-    inserted: Vec<u32>,
     /// The last `k` selections of each block, latest first; zero where there was none.
     history: Vec<u32>,
     k: usize,
@@ -55,20 +56,19 @@ pub struct LruK {
     now: u32,
 }
 
+/// The one queue of `young`.
+const YOUNG: u8 = 0;
+
 impl LruK {
-    /// Notes a selection; returns the slot's priority.
-    #[inline]
-    fn note(&mut self, slot: Slot) -> u64 {
-        let first = self.block_of[slot.index()].index() * self.k;
-        let times = &mut self.history[first..first + self.k];
-        times.rotate_right(1);
+    /// Notes a selection; returns the K-th last one as it was before and as it is now.
+    #[inline(always)]
+    fn note(&mut self, block: BlockId) -> [u32; 2] {
+        self.now += 1;
+        let times = &mut self.history[block.index() * self.k..][..self.k];
+        let before = times[self.k - 1];
+        times.copy_within(..self.k - 1, 1);
         times[0] = self.now;
-        let kth = times[self.k - 1];
-        let tie = match self.variant {
-            LruKVariant::Paper => self.now,
-            LruKVariant::Libcachesim => self.inserted[slot.index()],
-        };
-        priority(kth, if kth == 0 { tie } else { 0 })
+        [before, times[self.k - 1]]
     }
 }
 
@@ -88,9 +88,9 @@ impl ClassicPolicy for LruK {
         }
         let (slots, k) = (shape.slots as usize, usize::from(params.k));
         Ok(LruK {
+            young: SlotQueues::new(shape.slots, 1),
             order: LazyHeap::new(shape.slots),
             block_of: vec![BlockId::NONE; slots],
-            inserted: vec![0; slots],
             history: vec![0; shape.blocks as usize * k],
             k,
             variant: params.variant,
@@ -98,28 +98,43 @@ impl ClassicPolicy for LruK {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
-        self.now += 1;
-        let priority = self.note(slot);
-        self.order.raise(slot, priority);
+        let [before, kth] = self.note(self.block_of[slot.index()]);
+        if before != 0 {
+            self.order.raise(slot, priority(kth, 0));
+        } else if kth != 0 {
+            self.young.remove(slot);
+            self.order.add(slot, priority(kth, 0));
+        } else if self.variant == LruKVariant::Paper {
+            self.young.renew(YOUNG, slot);
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
-        self.order.take_smallest(pins).0
+        match self.young.oldest_evictable(YOUNG, pins) {
+            Some(slot) => {
+                self.young.remove(slot);
+                slot
+            }
+            None => self.order.take_smallest(pins).0,
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_insert(&mut self, slot: Slot, block: BlockId) {
-        self.now += 1;
         self.block_of[slot.index()] = block;
-        self.inserted[slot.index()] = self.now;
         if self.variant == LruKVariant::Libcachesim {
             self.history[block.index() * self.k..][..self.k].fill(0);
         }
-        let priority = self.note(slot);
-        self.order.add(slot, priority);
+        let [_, kth] = self.note(block);
+        if kth == 0 {
+            self.young.push_front(YOUNG, slot);
+            self.order.release();
+        } else {
+            self.order.add(slot, priority(kth, 0));
+        }
     }
 }
 

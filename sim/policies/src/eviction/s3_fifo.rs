@@ -7,7 +7,7 @@
 //! variant `libcachesim` fills the main queue too until the first eviction. Total order: each queue's.
 
 use super::classic::ClassicPolicy;
-use super::ghosts::Ghosts;
+use super::ghosts::{GHOST_BYTES_PER_BLOCK, Ghosts};
 use super::{BufferShape, Pins, StateClass, percent_of};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
@@ -53,7 +53,7 @@ const MOST: u8 = 3;
 pub struct S3Fifo {
     queues: SlotQueues,
     hits: Vec<u8>,
-    ghosts: Ghosts,
+    ghosts: Ghosts<1>,
     small_slots: u32,
     main_slots: u32,
     promote_after: u8,
@@ -71,7 +71,7 @@ impl S3Fifo {
                 continue;
             }
             if self.hits[slot.index()] < self.promote_after {
-                self.ghosts.add(block_of[slot.index()]);
+                self.ghosts.add(0, block_of[slot.index()]);
                 return Some(slot);
             }
             self.hits[slot.index()] = 0;
@@ -108,7 +108,7 @@ impl ClassicPolicy for S3Fifo {
     const SUMMARY: &'static str =
         "a small FIFO filters one-time blocks, a main FIFO with counters keeps the rest";
     /// Two links, the queue and a counter; ghosts.
-    const STATE: StateClass = StateClass { per_slot: 10, per_block: Ghosts::BYTES_PER_BLOCK, per_stream: 0 };
+    const STATE: StateClass = StateClass { per_slot: 10, per_block: GHOST_BYTES_PER_BLOCK, per_stream: 0 };
     type Params = S3FifoParams;
 
     fn new(params: S3FifoParams, shape: BufferShape) -> Result<Self, PolicyError> {

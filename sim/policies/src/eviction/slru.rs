@@ -8,7 +8,7 @@
 
 use super::classic::ClassicPolicy;
 use super::{BufferShape, Pins, StateClass};
-use crate::{PolicyError, SlotQueues};
+use crate::PolicyError;
 use kvtier_units::{BlockId, Slot};
 use serde::Deserialize;
 
@@ -38,24 +38,86 @@ pub enum SlruVariant {
     Libcachesim,
 }
 
-/// Segments of recency.
+/// Room for 16 segments, and for what stands above and below them.
+const ROOM: usize = 32;
+
+/// A slot's neighbours in the list, towards its front and towards its back, and its segment.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    ahead: u32,
+    behind: u32,
+    segment: u8,
+}
+
+/// Segments of recency, numbered from one: one list through all of them, from the newest of the highest to the oldest of the
+/// lowest. So what falls stands where it should, and only the place where its segment ends has to move.
 pub struct Slru {
-    segments: SlotQueues,
+    /// A node for each slot, then the one that stands before the front and after the back.
+    nodes: Vec<Node>,
+    /// The oldest slot of each segment; of an empty one that of the next one up, and above the highest the list's end.
+    /// No slot is below the lowest.
+    last: [u32; ROOM],
+    lengths: [u32; ROOM],
     /// Slots that each segment may hold; the lowest takes what is left.
-    capacity: Vec<u32>,
+    capacity: [u32; ROOM],
+    top: u8,
     variant: SlruVariant,
 }
 
+/// A segment's place in an array.
+#[inline(always)]
+fn place(segment: u8) -> usize {
+    usize::from(segment) % ROOM
+}
+
 impl Slru {
-    /// Moves the least recent of an overfull segment down, and so on below.
-    fn cool(&mut self, segment: u8) {
-        for segment in (1..=segment).rev() {
-            if self.segments.len(segment) <= self.capacity[usize::from(segment)] {
-                return;
-            }
-            let oldest = self.segments.back(segment).expect("an overfull segment has a slot");
-            self.segments.push_front(segment - 1, oldest);
+    #[inline(always)]
+    fn node(&mut self, at: u32) -> &mut Node {
+        &mut self.nodes[at as usize]
+    }
+
+    /// Has segments from `segment` down end at `new` that ended at `old`: at most one, unless the next ones are empty.
+    #[inline(always)]
+    fn move_end(&mut self, mut segment: u8, old: u32, new: u32) {
+        while self.last[place(segment)] == old {
+            self.last[place(segment)] = new;
+            segment -= 1;
         }
+    }
+
+    /// Links a slot that stands nowhere at the front of the segment. Lengths are the caller's.
+    #[inline(always)]
+    fn link(&mut self, segment: u8, slot: Slot) {
+        let ahead = self.last[place(segment + 1)];
+        let behind = std::mem::replace(&mut self.node(ahead).behind, slot.0);
+        self.node(behind).ahead = slot.0;
+        self.nodes[slot.index()] = Node { ahead, behind, segment };
+        self.move_end(segment, ahead, slot.0);
+    }
+
+    #[inline(always)]
+    fn unlink(&mut self, slot: Slot) {
+        let Node { ahead, behind, segment } = self.nodes[slot.index()];
+        self.node(ahead).behind = behind;
+        self.node(behind).ahead = ahead;
+        self.move_end(segment, slot.0, ahead);
+    }
+
+    /// Has the least recent of the segment fall, if `falls`. No branch on that: how high a hit stood cannot be foretold.
+    #[inline(always)]
+    fn cool(&mut self, segment: u8, falls: bool) {
+        let last = &mut self.last[place(segment)];
+        let node = &mut self.nodes[*last as usize];
+        *last = std::hint::select_unpredictable(falls, node.ahead, *last);
+        node.segment -= u8::from(falls);
+    }
+
+    /// Slots from the oldest of the lowest segment to the newest of the highest.
+    #[inline(always)]
+    fn ascending(&self) -> impl Iterator<Item = Slot> + '_ {
+        let ends = self.nodes.len() - 1;
+        let newer = move |at: usize| Some(Slot(self.nodes[at].ahead)).filter(|next| next.index() != ends);
+        std::iter::successors(newer(ends), move |slot| newer(slot.index()))
     }
 }
 
@@ -68,54 +130,65 @@ impl ClassicPolicy for Slru {
 
     fn new(params: SlruParams, shape: BufferShape) -> Result<Self, PolicyError> {
         let total: u64 = params.shares.iter().map(|&share| u64::from(share)).sum();
-        let segments = u8::try_from(params.shares.len()).unwrap_or(u8::MAX);
+        let segments = params.shares.len();
         if !(2..=16).contains(&segments) || params.shares.contains(&0) {
             return Err(PolicyError::Params {
                 field: "hot.params.shares",
                 message: "slru takes 2 to 16 segments of at least one share each, such as [1, 1]".into(),
             });
         }
-        let part = |&share: &u32| {
-            u32::try_from(u64::from(shape.slots) * u64::from(share) / total)
-                .expect("a share is no more than all")
-        };
+        let mut capacity = [0; ROOM];
+        for (capacity, &share) in capacity[1..].iter_mut().zip(&params.shares) {
+            *capacity = u32::try_from(u64::from(shape.slots) * u64::from(share) / total)
+                .expect("a share is no more than all");
+        }
+        let mut last = [shape.slots; ROOM];
+        last[0] = u32::MAX;
+        let nodes = (0..=shape.slots).map(|node| Node { ahead: node, behind: node, segment: 0 });
         Ok(Slru {
-            segments: SlotQueues::new(shape.slots, segments),
-            capacity: params.shares.iter().map(part).collect(),
+            nodes: nodes.collect(),
+            last,
+            lengths: [0; ROOM],
+            capacity,
+            top: u8::try_from(segments).expect("at most 16 segments"),
             variant: params.variant,
         })
     }
 
     #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
-        let top = u8::try_from(self.capacity.len() - 1).expect("at most 16 segments");
-        let segment = self.segments.queue_of(slot);
-        if segment == top {
-            return self.segments.renew(top, slot);
+        let from = self.nodes[slot.index()].segment;
+        let to = (from + 1).min(self.top);
+        self.unlink(slot);
+        self.link(to, slot);
+        if self.lengths[place(to)] >= self.capacity[place(to)] {
+            // One comes and one goes, in this segment and in the one below.
+            self.cool(to, from != to);
+        } else {
+            self.lengths[place(from)] -= 1;
+            self.lengths[place(to)] += 1;
         }
-        self.segments.push_front(segment + 1, slot);
-        self.cool(segment + 1);
     }
 
     #[inline(always)]
     fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
-        let mut segments = (0u8..).take(self.capacity.len());
-        let victim = segments.find_map(|segment| self.segments.oldest_evictable(segment, pins));
+        let victim = self.ascending().find(|&slot| !pins.holds(slot));
         let victim = victim.expect("an evictable slot stands in a segment");
-        self.segments.remove(victim);
+        self.lengths[place(self.nodes[victim.index()].segment)] -= 1;
+        self.unlink(victim);
         victim
     }
 
     #[inline(always)]
     fn on_insert(&mut self, slot: Slot, _: BlockId) {
         let segment = match self.variant {
-            SlruVariant::Paper => 0,
-            SlruVariant::Libcachesim => (0u8..)
-                .zip(&self.capacity)
-                .find(|&(segment, &capacity)| self.segments.len(segment) < capacity)
-                .map_or(0, |(segment, _)| segment),
+            SlruVariant::Paper => 1,
+            SlruVariant::Libcachesim => (1..=self.top)
+                .find(|&segment| self.lengths[place(segment)] < self.capacity[place(segment)])
+                .unwrap_or(1),
         };
-        self.segments.push_front(segment, slot);
+        self.lengths[place(segment)] += 1;
+        self.link(segment, slot);
     }
 }
 

@@ -7,7 +7,7 @@
 //! all of that queue is pinned, of the other. Total order: each queue's.
 
 use super::classic::ClassicPolicy;
-use super::ghosts::Ghosts;
+use super::ghosts::{GHOST_BYTES_PER_BLOCK, Ghosts};
 use super::{BufferShape, Pins, StateClass, percent_of};
 use crate::{PolicyError, SlotQueues};
 use kvtier_units::{BlockId, Slot};
@@ -36,14 +36,14 @@ const MAIN: u8 = 1;
 pub struct TwoQ {
     queues: SlotQueues,
     in_slots: u32,
-    out: Ghosts,
+    out: Ghosts<1>,
 }
 
 impl ClassicPolicy for TwoQ {
     const NAME: &'static str = "2q";
     const SUMMARY: &'static str = "new blocks pass through a FIFO; those that come back enter the main LRU";
     /// Two links and the queue; ghosts.
-    const STATE: StateClass = StateClass { per_slot: 9, per_block: Ghosts::BYTES_PER_BLOCK, per_stream: 0 };
+    const STATE: StateClass = StateClass { per_slot: 9, per_block: GHOST_BYTES_PER_BLOCK, per_stream: 0 };
     type Params = TwoQParams;
 
     fn new(params: TwoQParams, shape: BufferShape) -> Result<Self, PolicyError> {
@@ -71,9 +71,22 @@ impl ClassicPolicy for TwoQ {
             .find_map(|queue| self.queues.oldest_evictable(queue, pins))
             .expect("an evictable slot stands in a queue");
         if self.queues.queue_of(victim) == IN {
-            self.out.add(block_of[victim.index()]);
+            self.out.add(0, block_of[victim.index()]);
         }
         self.queues.remove(victim);
+        victim
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, block: BlockId, block_of: &[BlockId]) -> Slot {
+        let enters = if self.out.take(block) { MAIN } else { IN };
+        let first = if self.queues.len(IN) > self.in_slots { IN } else { MAIN };
+        let victim = self.queues.back(first).or_else(|| self.queues.back(MAIN - first));
+        let victim = victim.expect("a full buffer has a slot in a queue");
+        if self.queues.queue_of(victim) == IN {
+            self.out.add(0, block_of[victim.index()]);
+        }
+        self.queues.move_front(enters, victim);
         victim
     }
 
