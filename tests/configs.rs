@@ -137,15 +137,9 @@ fn baselines() {
 #[test]
 fn every_policy_has_a_golden_row() {
     let path = program::root().join("configs/baselines/policies.toml");
-    let baseline = Baseline::read(&path).unwrap_or_else(|error| panic!("{error}"));
-    let runs = ConfigFile::parse_as(&path, baseline.config()).and_then(|file| file.runs());
-    let runs = runs.unwrap_or_else(|error| panic!("{error}"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     for policy in EVICTION {
-        assert!(
-            runs.iter().any(|run| run.hot.policy == policy.name),
-            "add `{}` to hot.policy in {} and run `kvtier check --bless` on it",
-            policy.name,
-            path.display()
-        );
+        let row = format!("point = \"gemma3-pages.parquet {} C=", policy.name);
+        assert!(text.contains(&row), "run `kvtier check {} --bless` for `{}`", path.display(), policy.name);
     }
 }

@@ -5,6 +5,7 @@ use crate::config::RunConfig;
 use crate::constant;
 use crate::error::SimError;
 use crate::presets;
+use kvtier_policies::eviction::EVICTION;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -22,6 +23,9 @@ pub struct ConfigFile {
     base: Table,
     grid: Vec<(String, Vec<Value>)>,
 }
+
+/// The field over which a grid may take every policy that there is, without a list.
+const POLICY: &str = "hot.policy";
 
 /// Fields that only a sweep has.
 #[derive(Deserialize, Serialize)]
@@ -79,6 +83,10 @@ impl ConfigFile {
         for (field, values) in sweep.grid {
             match values {
                 Value::Array(values) if !values.is_empty() => grid.push((field, values)),
+                Value::String(all) if field == POLICY && all == "all" => {
+                    let names = EVICTION.iter().map(|entry| Value::String(entry.name.into()));
+                    grid.push((field, names.collect()));
+                }
                 _ => {
                     return Err(SimError::field(
                         &format!("grid.\"{field}\""),
@@ -275,6 +283,9 @@ mod tests {
         file.set("hot.policy=clock").unwrap();
         assert_eq!(file.runs().unwrap().len(), 3, "an override replaces the grid's field");
         assert_eq!(file.runs().unwrap()[0].hot.policy, "clock");
+        let every =
+            ConfigFile::parse(&format!("{BASE}[grid]\n'hot.policy' = 'all'\n")).unwrap().runs().unwrap();
+        assert!(every.iter().map(|run| run.hot.policy.as_str()).eq(EVICTION.iter().map(|entry| entry.name)));
     }
 
     #[test]
