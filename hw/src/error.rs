@@ -43,7 +43,7 @@ pub enum HwError {
     NoCompiler,
     /// The library of matrix products is not on this machine.
     #[error(
-        "no CUDA matrix products: libcublas.so.13 was not found; install CUDA 13 or `pip install nvidia-cublas`, set KVTIER_LIBCUBLAS to its full path, or let weights be streamed"
+        "no CUDA matrix products: libcublas.so.13 was not found or lacks cublasGemmEx; install CUDA 13 or `pip install nvidia-cublas`, set KVTIER_LIBCUBLAS to its full path, or let weights be streamed (--weights streamed)"
     )]
     NoProducts,
     /// A kernel did not compile.

@@ -24,7 +24,7 @@ pub struct ConfigFile {
     grid: Vec<(String, Vec<Value>)>,
 }
 
-/// The field over which a grid may take every policy that there is, without a list.
+/// The field over which a grid may take every policy of this repository, without a list.
 const POLICY: &str = "hot.policy";
 
 /// Fields that only a sweep has.
@@ -90,7 +90,7 @@ impl ConfigFile {
                 _ => {
                     return Err(SimError::field(
                         &format!("grid.\"{field}\""),
-                        "give a list of values, say \"hot.policy\" = [\"lru\", \"fifo\"]",
+                        "give a list of values, say \"hot.policy\" = [\"lru\", \"fifo\"], or for hot.policy \"all\"",
                     ));
                 }
             }

@@ -240,12 +240,13 @@ fn check(model: &Model) -> Result<(), String> {
         return Err(format!("{field}: must be above zero"));
     }
     for layer in &model.layers {
-        let weights: u64 = layer.products.iter().map(|product| product.weights()).sum();
-        let (read, shared) = (Bytes(weights * model.precision.weight_bytes()), layer.shared_weights);
-        if read > shared || layer.products.iter().any(|product| product.weights() == 0) {
-            return Err(format!(
-                "layers.products: they read {read}, of {shared} in shared_weights, and none may be empty"
-            ));
+        if layer.products.iter().any(|product| product.weights() == 0) {
+            return Err("layers.products: a product takes and gives at least one element".to_owned());
+        }
+        let weights: u128 = layer.products.iter().map(|product| u128::from(product.weights())).sum();
+        let (read, shared) = (weights * u128::from(model.precision.weight_bytes()), layer.shared_weights);
+        if read > u128::from(shared.0) {
+            return Err(format!("layers.products: they read {read} B, of {shared} in shared_weights"));
         }
     }
     for experts in model.layers.iter().filter_map(|layer| layer.experts) {

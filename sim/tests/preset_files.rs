@@ -86,7 +86,7 @@ fn a_faulty_file_names_the_field() {
             .contains("gpu.hbm_read")
     );
     let good = MODELS.iter().find(|(name, _)| *name == "llama-3.1-8b").unwrap().1;
-    for products in ["[4096, 61440]", "[0, 6144]"] {
+    for products in ["[4096, 61440]", "[0, 6144]", "[4294967295, 4294967295]"] {
         std::fs::write(&path, good.replace("[4096, 6144]", products)).unwrap();
         let error = presets::model(path.to_str().unwrap()).unwrap_err().to_string();
         assert!(error.contains("layers.products"), "{error}");

@@ -152,7 +152,7 @@ pub struct Gemm {
 
 impl Gemm {
     /// Bytes that the library recommends for Hopper.
-    const WORKSPACE: usize = 32 << 20;
+    pub(crate) const WORKSPACE: usize = 32 << 20;
 
     /// Opens libcublas.so.13, or what KVTIER_LIBCUBLAS names; `None` if it is not on this machine, where the stand-in must
     /// do.

@@ -86,6 +86,11 @@ impl Policy {
         self.row().3
     }
 
+    /// The most blocks of a context that it takes: echo's kernel relies on tags that tell them apart.
+    pub fn most_blocks(self) -> u32 {
+        if self == Policy::Echo { GHOST_BLOCKS } else { u32::MAX }
+    }
+
     /// Whether it reads scores.
     pub fn reads_scores(self) -> bool {
         self == Policy::AttentionMass
@@ -172,9 +177,10 @@ impl Residencies {
     /// If the device has too little memory.
     ///
     /// # Panics
-    /// If echo is given more blocks than its tags tell apart, which its kernel relies on.
+    /// If the policy does not take so many blocks.
     pub fn new(device: &Device, policy: Policy, shape: Buffers) -> Result<Residencies, HwError> {
-        assert!(policy != Policy::Echo || shape.blocks <= GHOST_BLOCKS, "at most {GHOST_BLOCKS} blocks");
+        let most = policy.most_blocks();
+        assert!(shape.blocks <= most, "at most {most} blocks");
         let (streams, slots) = (shape.streams as usize, shape.slots as usize);
         let numbers = streams * shape.slots_in_fours() as usize;
         Ok(Residencies {

@@ -40,8 +40,15 @@ impl Recorder<'_> {
 
     /// Brings a layer's misses (0) or prefetches (1) on the compute stream, with all of the device.
     pub(super) fn bring(&self, stream: &Stream, sparse: u32, which: usize) -> Result<(), HwError> {
+        self.see_look_up(which)?;
         let copies = self.copies.get(sparse as usize).map_or(&[][..], |lists| &lists[which]);
         self.rig.bring(stream, (sparse, which), copies, Width::shared(self.rig.device.info().sms))
+    }
+
+    /// Waits, where copy engines are to bring misses, until the look-up is done: the schedule knows what it finds long
+    /// before, but an engine must see it. Prefetches follow misses, or were decided in an earlier step.
+    fn see_look_up(&self, which: usize) -> Result<(), HwError> {
+        if which == 0 && !self.copies.is_empty() { self.rig.stream.synchronize() } else { Ok(()) }
     }
 
     /// Sends them on the copy-in stream, beside what computes, once everything so far is computed.
@@ -52,6 +59,7 @@ impl Recorder<'_> {
         which: usize,
     ) -> Result<(), HwError> {
         let rig = self.rig;
+        self.see_look_up(which)?;
         rig.copy_in.wait_for(&rig.stream, &self.events.fork)?;
         self.copied_in = true;
         let begin = self.aside(&rig.copy_in)?;
@@ -130,13 +138,7 @@ impl Rig<'_> {
         let lists = &self.moves[sparse as usize][which];
         match self.geometry.ways.mechanism {
             Mechanism::GatherPerRequest => self.kernels.swap.swap_in_lists(stream, self.pools(), lists),
-            Mechanism::CopyLoop | Mechanism::CopyBatch => {
-                // The schedule knows them long before, but an engine asks for copies once it has seen what look-up found.
-                if !copies.is_empty() {
-                    self.stream.synchronize()?;
-                }
-                self.copy(stream, copies)
-            }
+            Mechanism::CopyLoop | Mechanism::CopyBatch => self.copy(stream, copies),
             Mechanism::Gather | Mechanism::Copy => {
                 self.kernels.swap.swap_in_list(stream, self.pools(), lists, width)
             }

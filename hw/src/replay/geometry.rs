@@ -6,7 +6,7 @@ use super::{Managed, ReplayError, Weights};
 use crate::HwError;
 use crate::ops::attend::{Gqa, HEAD_DIM, LATENT_DIM, Mla};
 use crate::ops::count32;
-use crate::ops::dense::Product;
+use crate::ops::dense::{Gemm, Product};
 use crate::ops::lookup::{Buffers, Policy};
 use crate::ops::replay::{Cells, Sizes};
 use kvtier_sim::Single;
@@ -92,6 +92,12 @@ impl Geometry {
             recording.blocks_at(request as usize, recording.steps(request as usize).saturating_sub(1))
         };
         let blocks = blueprint.requests.iter().map(last).max().unwrap_or(0) + 1;
+        if let Some(most) = ways.policy.map(Policy::most_blocks).filter(|&most| blocks > most) {
+            let message = format!(
+                "contexts of {blocks} blocks, and the device takes {most}; let the host decide (--managed host)"
+            );
+            return Err(refuse("hot.policy", message));
+        }
         let sizes = Sizes {
             streams: seats * attention.head_groups,
             k: run.plane.k,
@@ -242,7 +248,8 @@ impl Geometry {
         let chunk = u64::from(self.chunk) * (self.step_words() + self.log_words()) * 4;
         let tables = u64::from(self.all()) * u64::from(tables) * 4;
         let (inputs, outputs) = self.operands();
-        let results = results + (inputs + outputs) as u64 * 2;
+        let library = if inputs > 0 { Gemm::WORKSPACE } else { 0 };
+        let results = results + (library + (inputs + outputs) * 2) as u64;
         self.frame_bytes() + tables + results + never_moved + chunk + self.pool_words * 16
     }
 
@@ -287,7 +294,7 @@ fn read_weights(
         && !(model.precision == Precision::Bf16 && model.layers.iter().all(listed))
     {
         let message = format!(
-            "`{}` lists no products in bf16 for all of its layers; let weights be streamed",
+            "`{}` lists no products in bf16 for all of its layers; let weights be streamed (--weights streamed)",
             model.name
         );
         return Err(refuse("model", message));
@@ -297,10 +304,21 @@ fn read_weights(
         sparse: if layer.sparse { sparse.next() } else { None },
         read: read(costs.dense_bytes(layer, seats), layer.products.iter().map(multiplied).collect()),
     });
-    // The head takes what the first product does: a row of the hidden state.
-    let hidden = model.layers.iter().find_map(|layer| layer.products.first()).map(|product| product.from);
-    let head = hidden.map(|from| Product::of_bytes(seats, from, model.head_weights.0));
-    Ok((layers.collect(), read(model.head_weights, head.into_iter().collect())))
+    Ok((layers.collect(), read(model.head_weights, head_product(model, seats, weights)?)))
+}
+
+/// The head's product, where weights are multiplied: it takes what the first product does, a row of the hidden state.
+fn head_product(model: &Model, seats: u32, weights: Weights) -> Result<Vec<Product>, ReplayError> {
+    let first = model.layers.iter().find_map(|layer| layer.products.first());
+    let (Weights::Multiplied, Some(first)) = (weights, first) else { return Ok(Vec::new()) };
+    let rows = model.head_weights.0 / (u64::from(first.from) * model.precision.weight_bytes());
+    match u32::try_from(rows) {
+        Ok(to) if to > 0 => Ok(vec![Product { batch: seats, from: first.from, to }]),
+        _ => Err(refuse(
+            "head_weights",
+            format!("`{}`: no product of {} elements reads them", model.name, first.from),
+        )),
+    }
 }
 
 fn cells(attention: &Attention) -> Result<Cells, ReplayError> {
@@ -366,6 +384,9 @@ mod tests {
             llama.model.iter().map(|layer| layer.read.words * 16).sum::<u64>() + llama.head.words * 16;
         assert_eq!(streamed - read, 32 * 2 * 4096 * 2, "two norms a layer are multiplied by no matrix");
         assert_eq!(llama.operands(), (2 * 14_336, 2 * 128_256));
+        single.blueprint.model.head_weights = Bytes(8191);
+        let error = Geometry::new(&single, Managed::Either, Weights::Multiplied).unwrap_err().to_string();
+        assert!(error.starts_with("head_weights: `llama-3.1-8b`: no product of 4096 elements"), "{error}");
         single.blueprint.model.layers[7].products.clear();
         let error = Geometry::new(&single, Managed::Either, Weights::Multiplied).unwrap_err().to_string();
         assert!(error.starts_with("model: `llama-3.1-8b` lists no products"), "{error}");

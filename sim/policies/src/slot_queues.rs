@@ -30,7 +30,11 @@ pub struct SlotQueues {
 
 impl SlotQueues {
     /// `queues` empty queues over `slots` slots.
+    ///
+    /// # Panics
+    /// If there are more than sixteen.
     pub fn new(slots: u32, queues: u8) -> SlotQueues {
+        assert!(usize::from(queues) <= MOST, "{queues} queues, of {MOST} at most");
         let size = slots + u32::from(queues);
         SlotQueues {
             nodes: (0..size).map(|node| Node { ahead: node, behind: node, queue: NOWHERE }).collect(),

@@ -111,7 +111,7 @@ impl ClassicPolicy for Arc {
     const NAME: &'static str = "arc";
     const SUMMARY: &'static str = "balances recency and frequency by where ghosts come back from";
     /// Two links and the list; two kinds of ghosts.
-    const STATE: StateClass = StateClass { per_slot: 9, per_block: 2 * GHOST_BYTES_PER_BLOCK, per_stream: 0 };
+    const STATE: StateClass = StateClass { per_slot: 9, per_block: GHOST_BYTES_PER_BLOCK, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {

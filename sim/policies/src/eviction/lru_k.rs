@@ -75,7 +75,7 @@ impl LruK {
 impl ClassicPolicy for LruK {
     const NAME: &'static str = "lru-k";
     const SUMMARY: &'static str = "evicts the block whose K-th last selection is longest ago";
-    /// The block and its insertion; two selections per block for the usual K of 2.
+    /// The block and its place in the order; two selections per block for the usual K of 2.
     const STATE: StateClass = StateClass { per_slot: 8, per_block: 8, per_stream: 0 };
     type Params = LruKParams;
 
