@@ -2,6 +2,7 @@
 //! attention kernel that fits the model, and bytes.
 
 use super::ways::{Ways, refuse};
+use super::weights::{LayerBytes, WeightsRead, read_weights};
 use super::{Managed, ReplayError, Weights};
 use crate::HwError;
 use crate::ops::attend::{Gqa, HEAD_DIM, LATENT_DIM, Mla};
@@ -10,11 +11,9 @@ use crate::ops::dense::{Gemm, Product};
 use crate::ops::lookup::{Buffers, Policy};
 use crate::ops::replay::{Cells, Sizes};
 use kvtier_sim::Single;
-use kvtier_sim::kernels::KernelCosts;
-use kvtier_sim::model::{self, Attention, Layer, Model, Precision};
+use kvtier_sim::model::{Attention, Model};
 use kvtier_sim::overlap::Overlap;
 use kvtier_sim::transfer::Mechanism;
-use kvtier_units::Bytes;
 
 /// Script and log of one chunk of steps, at most; and the steps of one.
 const CHUNK_BYTES: u64 = 512 << 20;
@@ -29,24 +28,6 @@ pub(super) enum Shape {
     Mla(Mla),
     /// None has the shape: one that reads the same bytes stands in.
     Read,
-}
-
-/// One layer of the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LayerBytes {
-    /// Its number among the layers that select.
-    pub(super) sparse: Option<u32>,
-    /// What it reads of weights.
-    pub(super) read: WeightsRead,
-}
-
-/// A run of weights that a step reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct WeightsRead {
-    /// In words of 16 bytes.
-    pub(super) words: u64,
-    /// The products that read them; none where they are streamed.
-    pub(super) products: Vec<Product>,
 }
 
 /// Everything a replay is sized by.
@@ -276,51 +257,6 @@ impl Geometry {
     }
 }
 
-/// What each layer and the head read of weights.
-fn read_weights(
-    single: &Single,
-    seats: u32,
-    weights: Weights,
-) -> Result<(Vec<LayerBytes>, WeightsRead), ReplayError> {
-    let (machine, model) = (&single.blueprint.machine, &single.blueprint.model);
-    let costs = KernelCosts::new(machine, model);
-    let multiplied = |product: &model::Product| Product { batch: seats, from: product.from, to: product.to };
-    let read = |bytes: Bytes, products: Vec<Product>| WeightsRead {
-        words: if weights == Weights::LeftOut { 0 } else { bytes.0 / 16 },
-        products: if weights == Weights::Multiplied { products } else { Vec::new() },
-    };
-    let listed = |layer: &Layer| !layer.products.is_empty() && layer.experts.is_none();
-    if weights == Weights::Multiplied
-        && !(model.precision == Precision::Bf16 && model.layers.iter().all(listed))
-    {
-        let message = format!(
-            "`{}` lists no products in bf16 for all of its layers; let weights be streamed (--weights streamed)",
-            model.name
-        );
-        return Err(refuse("model", message));
-    }
-    let mut sparse = 0..;
-    let layers = model.layers.iter().map(|layer| LayerBytes {
-        sparse: if layer.sparse { sparse.next() } else { None },
-        read: read(costs.dense_bytes(layer, seats), layer.products.iter().map(multiplied).collect()),
-    });
-    Ok((layers.collect(), read(model.head_weights, head_product(model, seats, weights)?)))
-}
-
-/// The head's product, where weights are multiplied: it takes what the first product does, a row of the hidden state.
-fn head_product(model: &Model, seats: u32, weights: Weights) -> Result<Vec<Product>, ReplayError> {
-    let first = model.layers.iter().find_map(|layer| layer.products.first());
-    let (Weights::Multiplied, Some(first)) = (weights, first) else { return Ok(Vec::new()) };
-    let rows = model.head_weights.0 / (u64::from(first.from) * model.precision.weight_bytes());
-    match u32::try_from(rows) {
-        Ok(to) if to > 0 => Ok(vec![Product { batch: seats, from: first.from, to }]),
-        _ => Err(refuse(
-            "head_weights",
-            format!("`{}`: no product of {} elements reads them", model.name, first.from),
-        )),
-    }
-}
-
 fn cells(attention: &Attention) -> Result<Cells, ReplayError> {
     let bytes = attention.block_bytes.0;
     let page = attention.entries_per_block;
@@ -358,6 +294,7 @@ fn shape(attention: &Attention) -> Shape {
 mod tests {
     use super::*;
     use crate::replay::testing::single;
+    use kvtier_units::Bytes;
 
     fn geometry(model: &str, rest: &str, managed: Managed) -> Result<Geometry, String> {
         Geometry::new(&single(model, rest), managed, Weights::Streamed).map_err(|error| error.to_string())

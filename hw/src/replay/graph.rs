@@ -2,10 +2,10 @@
 //! or submitted kernel by kernel; either way it is this one body. What brings blocks is in `bring.rs`.
 
 use super::bring::{LOADS, PREFETCHES};
-use super::geometry::WeightsRead;
 use super::ledger::Copies;
 use super::marks::Marked;
 use super::rig::{COPY_SMS, Rig};
+use super::weights::WeightsRead;
 use crate::ops::replay::{Argument, Call, Part};
 use crate::ops::swap::{Move, Width};
 use crate::{Device, Event, Graph, HwError, Shape};

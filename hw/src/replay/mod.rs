@@ -14,6 +14,7 @@ mod spans;
 #[cfg(test)]
 mod testing;
 mod ways;
+mod weights;
 
 use crate::ops::dense::Gemm;
 use crate::{Device, DeviceInfo, HwError, PinnedBuffer, Spread, Stream};
