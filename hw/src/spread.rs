@@ -80,9 +80,9 @@ impl Figure {
 /// An event's milliseconds as nanoseconds.
 pub(crate) fn from_millis(ms: f32) -> Nanos {
     let ns = (f64::from(ms) * 1e6).round().max(0.0);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    // not negative, and far less than 584 years
-    Nanos(ns as u64)
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // not negative, far below 584 years
+    let whole = ns as u64;
+    Nanos(whole)
 }
 
 #[cfg(test)]

@@ -294,7 +294,6 @@ fn shape(attention: &Attention) -> Shape {
 mod tests {
     use super::*;
     use crate::replay::testing::single;
-    use kvtier_units::Bytes;
 
     fn geometry(model: &str, rest: &str, managed: Managed) -> Result<Geometry, String> {
         Geometry::new(&single(model, rest), managed, Weights::Streamed).map_err(|error| error.to_string())
@@ -310,23 +309,6 @@ mod tests {
         assert_eq!((llama.layers, llama.heads, llama.sizes.streams), (32, 8, 16));
         assert_eq!(llama.head.words * 16, 1_050_673_152);
         assert_eq!(llama.products().count(), 0, "weights are streamed");
-    }
-
-    #[test]
-    fn products_read_what_would_be_streamed() {
-        let mut single = single("llama-3.1-8b", "");
-        let llama = Geometry::new(&single, Managed::Either, Weights::Multiplied).unwrap();
-        let read: u64 = llama.products().map(Product::weight_bytes).sum();
-        let streamed: u64 =
-            llama.model.iter().map(|layer| layer.read.words * 16).sum::<u64>() + llama.head.words * 16;
-        assert_eq!(streamed - read, 32 * 2 * 4096 * 2, "two norms a layer are multiplied by no matrix");
-        assert_eq!(llama.operands(), (2 * 14_336, 2 * 128_256));
-        single.blueprint.model.head_weights = Bytes(8191);
-        let error = Geometry::new(&single, Managed::Either, Weights::Multiplied).unwrap_err().to_string();
-        assert!(error.starts_with("head_weights: `llama-3.1-8b`: no product of 4096 elements"), "{error}");
-        single.blueprint.model.layers[7].products.clear();
-        let error = Geometry::new(&single, Managed::Either, Weights::Multiplied).unwrap_err().to_string();
-        assert!(error.starts_with("model: `llama-3.1-8b` lists no products"), "{error}");
     }
 
     #[test]

@@ -70,3 +70,28 @@ fn head_product(model: &Model, seats: u32, weights: Weights) -> Result<Vec<Produ
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::Managed;
+    use crate::replay::geometry::Geometry;
+    use crate::replay::testing::single;
+
+    #[test]
+    fn products_read_what_would_be_streamed() {
+        let mut single = single("llama-3.1-8b", "");
+        let llama = Geometry::new(&single, Managed::Either, Weights::Multiplied).unwrap();
+        let read: u64 = llama.products().map(Product::weight_bytes).sum();
+        let streamed: u64 =
+            llama.model.iter().map(|layer| layer.read.words * 16).sum::<u64>() + llama.head.words * 16;
+        assert_eq!(streamed - read, 32 * 2 * 4096 * 2, "two norms a layer are multiplied by no matrix");
+        assert_eq!(llama.operands(), (2 * 14_336, 2 * 128_256));
+        single.blueprint.model.head_weights = Bytes(8191);
+        let error = Geometry::new(&single, Managed::Either, Weights::Multiplied).unwrap_err().to_string();
+        assert!(error.starts_with("head_weights: `llama-3.1-8b`: no product of 4096 elements"), "{error}");
+        single.blueprint.model.layers[7].products.clear();
+        let error = Geometry::new(&single, Managed::Either, Weights::Multiplied).unwrap_err().to_string();
+        assert!(error.starts_with("model: `llama-3.1-8b` lists no products"), "{error}");
+    }
+}

@@ -159,6 +159,12 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    #[should_panic(expected = "17 queues, of 16 at most")]
+    fn more_queues_than_lengths_are_refused() {
+        let _ = SlotQueues::new(3, 17);
+    }
+
+    #[test]
     fn the_oldest_evictable_is_found_past_pins() {
         let mut queues = SlotQueues::new(3, 1);
         (0..3).for_each(|slot| queues.push_front(0, Slot(slot)));
