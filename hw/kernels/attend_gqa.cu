@@ -192,6 +192,7 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
         clear(sums);
         for (; warp + i * WARPS < after; i++) {
             await(barriers + i % STAGES * 8, i / STAGES & 1);
+            __syncwarp();
             u32 tile = from + warp + i * WARPS - visit;
             add_tile(sums, q, ring + i % STAGES * STAGE_BYTES, row.z - (tile - row.x) * 16, scale);
             __syncwarp();
@@ -202,17 +203,17 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
         leave<GROUP>(sums, own[warp]);
         __syncthreads();
         const u8 *first_piece = (const u8 *)own;
-        auto store = [&](u32 head, u32 dim, float top, float sum, float value) {
-            u64 to = (u64)stream * GROUP + head;
-            out[to * DIM + dim] = (u16)pack_bf16(value / sum, 0);
-            if (dim == 0) lse[to] = (top + __log2f(sum)) * 0.6931471805599453f;
+        const u32 RUN = GROUP * DIM / THREADS;
+        auto store = [&](u32 head, u32 dim, float top, float sum, const float (&values)[RUN]) {
+            store_run<GROUP>(out, lse, stream, head, dim, top, sum, values);
         };
         if (row.x >= order.at && next <= order.end) {
             add_up<GROUP, WARPS>(first_piece, sizeof(Piece<GROUP>), store);
         } else {
             Piece<GROUP> &mine = pieces[blockIdx.x * 2 + (row.x > order.at)];
-            add_up<GROUP, WARPS>(first_piece, sizeof(Piece<GROUP>), [&](u32 head, u32 dim, float top, float sum, float value) {
-                mine.out[head][dim] = value;
+            add_up<GROUP, WARPS>(first_piece, sizeof(Piece<GROUP>), [&](u32 head, u32 dim, float top, float sum, const float (&values)[RUN]) {
+#pragma unroll
+                for (u32 i = 0; i < RUN; i++) mine.out[head][dim + i] = values[i];
                 if (dim == 0) mine.max[head] = top, mine.sum[head] = sum;
             });
             __syncthreads();

@@ -30,16 +30,17 @@ __device__ __forceinline__ void load_queries(uint4 (&q)[4], const u16 *queries) 
         q[j] = n < GROUP ? *(const uint4 *)(queries + n * DIM + j * 32 + t * 8) : make_uint4(0, 0, 0, 0);
 }
 
-// Brings a tile, of which `from` is the keys; by one lane. A page of 16 tokens is a single run.
+// Brings a tile, of which `from` is the keys; by one lane. A page of 16 tokens is a single run. The barrier cannot
+// complete before the bytes are announced, so that racecheck has seen the copy by then, however soon it lands.
 template <u32 PAGE>
 __device__ __forceinline__ void copy_tile(u32 to, const u8 *from, u32 barrier) {
-    expect(barrier, STAGE_BYTES);
     if (PAGE == 16) {
         copy_run(to, from, STAGE_BYTES, barrier);
     } else {
         copy_run(to, from, TILE_BYTES, barrier);
         copy_run(to + TILE_BYTES, from + PAGE * DIM * 2, TILE_BYTES, barrier);
     }
+    expect(barrier, STAGE_BYTES);
 }
 
 // Turns scores into weights and rescales the sums where the maximum rises. The weights come out as right operand.
@@ -118,22 +119,39 @@ __device__ __forceinline__ void leave(const Sums &a, Piece<GROUP> &mine) {
     }
 }
 
-// Adds up the pieces of a block's warps, `apart` bytes from one to the next, and calls `f(head, dimension, max, sum,
-// value)` for each value, once.
+// Adds up the pieces of a block's warps, `apart` bytes from one to the next. Each thread has a run of values of a head:
+// `f(head, first dimension, max, sum, values)`. Runs, because the weights of a head's pieces are worked out once for each.
 template <u32 GROUP, u32 WARPS, typename F>
 __device__ __forceinline__ void add_up(const u8 *pieces, u32 apart, F f) {
+    const u32 RUN = GROUP * DIM / (WARPS * 32);
     auto piece = [&](u32 w) { return (const Piece<GROUP> *)(pieces + w * apart); };
-    for (u32 i = threadIdx.x; i < GROUP * DIM; i += WARPS * 32) {
-        u32 head = i / DIM, dim = i % DIM;
-        float top = NEGATIVE_INFINITY, sum = 0, value = 0;
+    u32 head = threadIdx.x * RUN / DIM, dim = threadIdx.x * RUN % DIM;
+    float max[WARPS], top = NEGATIVE_INFINITY, sum = 0, values[RUN];
 #pragma unroll
-        for (u32 w = 0; w < WARPS; w++) top = fmaxf(top, piece(w)->max[head]);
+    for (u32 w = 0; w < WARPS; w++) max[w] = piece(w)->max[head], top = fmaxf(top, max[w]);
 #pragma unroll
-        for (u32 w = 0; w < WARPS; w++) {
-            float by = weight_of(piece(w)->max[head], top);
-            sum += piece(w)->sum[head] * by;
-            value += piece(w)->out[head][dim] * by;
+    for (u32 i = 0; i < RUN; i++) values[i] = 0;
+#pragma unroll
+    for (u32 w = 0; w < WARPS; w++) {
+        float by = weight_of(max[w], top);
+        sum += piece(w)->sum[head] * by;
+#pragma unroll
+        for (u32 i = 0; i < RUN; i += 2) {
+            float2 v = *(const float2 *)&piece(w)->out[head][dim + i];
+            values[i] += v.x * by, values[i + 1] += v.y * by;
         }
-        f(head, dim, top, sum, value);
     }
+    f(head, dim, top, sum, values);
+}
+
+// Writes a run of a stream's result; a stream without a token has sum 0.
+template <u32 GROUP, u32 RUN>
+__device__ __forceinline__ void store_run(u16 *out, float *lse, u32 stream, u32 head, u32 dim, float top, float sum,
+                                          const float (&values)[RUN]) {
+    u64 at = (u64)stream * GROUP + head;
+    float by = sum == 0 ? 0 : 1 / sum;
+#pragma unroll
+    for (u32 i = 0; i < RUN; i += 2)
+        *(u32 *)(out + at * DIM + dim + i) = pack_bf16(values[i] * by, values[i + 1] * by);
+    if (dim == 0) lse[at] = sum == 0 ? NEGATIVE_INFINITY : (top + __log2f(sum)) * 0.6931471805599453f;
 }

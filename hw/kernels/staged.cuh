@@ -97,6 +97,17 @@ __device__ __forceinline__ void store_neighbour(u32 at, float v) {
     asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(at), "f"(v) : "memory");
 }
 
+__device__ __forceinline__ void store_neighbour2(u32 at, float v, float w) {
+    asm volatile("st.shared::cluster.v2.f32 [%0], {%1,%2};" ::"r"(at), "f"(v), "f"(w) : "memory");
+}
+
+// Asks L2 for the lines of a table, by the first threads. Safe before the kernel that writes the table has ended: L2
+// holds what it writes.
+__device__ __forceinline__ void fetch(const void *from, u32 bytes) {
+    for (u32 at = threadIdx.x * 128; at < bytes; at += blockDim.x * 128)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"((const u8 *)from + at) : "memory");
+}
+
 // Lets the next kernel of the stream get ready beside this one, and waits for what the one before has written. Both do
 // nothing where the launch does not ask for it.
 __device__ __forceinline__ void begin_after_predecessor() {

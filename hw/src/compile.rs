@@ -55,7 +55,7 @@ pub(crate) const ATTEND_GQA: Source = Source {
 /// Attention over latent rows.
 pub(crate) const ATTEND_MLA: Source =
     Source { name: "attend_mla.cu", text: include_str!("../kernels/attend_mla.cu") };
-/// The same two where they have the device to themselves.
+/// Attention with grouped queries where it has the device to itself.
 pub(crate) const ATTEND_GQA_CLUSTERS: Source = Source {
     name: "attend_gqa_clusters.cu",
     text: concat!(
@@ -65,6 +65,17 @@ pub(crate) const ATTEND_GQA_CLUSTERS: Source = Source {
         include_str!("../kernels/attend_gqa_clusters.cu")
     ),
 };
+/// What reading frames takes by itself.
+pub(crate) const READ_FRAMES: Source = Source {
+    name: "read_frames.cu",
+    text: concat!(
+        include_str!("../kernels/staged.cuh"),
+        include_str!("../kernels/gqa.cuh"),
+        "#line 1\n",
+        include_str!("../kernels/read_frames.cu")
+    ),
+};
+/// Attention over latent rows where it has the device to itself.
 pub(crate) const ATTEND_MLA_CLUSTERS: Source = Source {
     name: "attend_mla_clusters.cu",
     text: concat!(
@@ -123,6 +134,7 @@ pub const SOURCES: &[Source] = &[
     ATTEND_GQA,
     ATTEND_MLA,
     ATTEND_GQA_CLUSTERS,
+    READ_FRAMES,
     ATTEND_MLA_CLUSTERS,
     ATTEND_MLA_TEAMS,
     SELECT,

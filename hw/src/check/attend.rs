@@ -28,8 +28,12 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
         gqa_case(bench, &kernels, gqa, &[640, 641], 1)?;
         gqa_case(bench, &kernels, gqa, &[96; 600], 8)?;
         // And as many streams as are cut in yet other ways.
-        gqa_case(bench, &kernels, gqa, &[131; 40], 8)?;
+        gqa_case(bench, &kernels, gqa, &[131; 30], 8)?;
         gqa_case(bench, &kernels, gqa, &[77; 60], 8)?;
+        gqa_case(bench, &kernels, gqa, &[50; 510], 8)?;
+        // Some of the streams whole and the last ones cut, both of odd lengths.
+        let odd: Vec<u32> = (0..90).map(|i| i * 37 % 300).collect();
+        gqa_case(bench, &kernels, gqa, &odd, 8)?;
     }
     parts(bench, &kernels)?;
     corrupted(bench, &kernels)

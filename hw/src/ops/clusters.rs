@@ -3,44 +3,72 @@
 
 use super::attend::{Call, Gqa, HEAD_DIM, Mla};
 use super::count32;
-use crate::compile::{ATTEND_GQA_CLUSTERS, ATTEND_MLA_CLUSTERS, ATTEND_MLA_TEAMS, Module};
+use crate::compile::{ATTEND_GQA_CLUSTERS, ATTEND_MLA_CLUSTERS, ATTEND_MLA_TEAMS, Module, READ_FRAMES};
 use crate::{Device, HwError, Kernel, Shape, Stream, cluster};
 
 /// Warps of a block of grouped-query attention.
 const WARPS: u32 = 8;
 
-/// How a stream of grouped-query attention is cut: stages of each warp's ring, blocks of a cluster.
+/// How streams of grouped-query attention are cut: stages of each warp's ring, blocks of a cluster, and how many streams,
+/// the last ones, have a cluster each; the others have a block each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cut {
+    /// Tokens per page, where it matters.
+    page: Option<u32>,
     /// Streams up to which this is the fastest (own measurement, H100 80GB SXM, streams of 2048 tokens).
     streams: u32,
     stages: u32,
     cluster: u32,
+    last: u32,
 }
 
-/// 64 blocks of 128 KiB read as fast as more, and leave room for those of the next kernel to get ready.
+const ALL: u32 = u32::MAX;
+
+/// 64 blocks of 128 KiB read as fast as more, and leave room for those of the next kernel to get ready. More than the
+/// device holds at once end together if the last ones are small.
 const CUTS: &[Cut] = &[
-    Cut { streams: 11, stages: 2, cluster: 8 },
-    Cut { streams: 23, stages: 2, cluster: 4 },
-    Cut { streams: 47, stages: 2, cluster: 2 },
-    Cut { streams: 191, stages: 2, cluster: 1 },
-    Cut { streams: u32::MAX, stages: 1, cluster: 1 },
+    Cut { page: None, streams: 11, stages: 2, cluster: 8, last: ALL },
+    Cut { page: None, streams: 27, stages: 2, cluster: 4, last: ALL },
+    Cut { page: None, streams: 39, stages: 2, cluster: 2, last: ALL },
+    Cut { page: None, streams: 67, stages: 2, cluster: 1, last: ALL },
+    Cut { page: None, streams: 115, stages: 2, cluster: 4, last: 24 },
+    Cut { page: None, streams: 132, stages: 2, cluster: 1, last: ALL },
+    Cut { page: None, streams: 495, stages: 2, cluster: 4, last: 48 },
+    Cut { page: Some(64), streams: 528, stages: 1, cluster: 1, last: ALL },
+    Cut { page: None, streams: u32::MAX, stages: 2, cluster: 4, last: 48 },
 ];
 
+/// A warp's ring of tiles of 16 keys and values.
+fn ring_bytes(stages: u32) -> u32 {
+    stages * 16 * count32(HEAD_DIM) * 4
+}
+
 impl Cut {
-    fn of(streams: u32) -> Cut {
-        *CUTS.iter().find(|cut| streams <= cut.streams).expect("the last cut is for any number of streams")
+    fn of(page: u32, streams: u32) -> Cut {
+        let fits = |cut: &&Cut| streams <= cut.streams && cut.page.is_none_or(|of| of == page);
+        *CUTS.iter().find(fits).expect("the last cut is for any page and number of streams")
     }
 
-    /// Every warp's ring of tiles of 16 keys and values.
     fn shared_bytes(self) -> u32 {
-        WARPS * self.stages * 16 * count32(HEAD_DIM) * 4
+        WARPS * ring_bytes(self.stages)
+    }
+
+    /// Streams that have a block each; clusters begin behind a whole number of their blocks.
+    fn whole(self, streams: u32) -> u32 {
+        streams.saturating_sub(self.last) / self.cluster * self.cluster
+    }
+
+    /// Thread blocks.
+    fn blocks(self, streams: u32) -> u32 {
+        let whole = self.whole(streams);
+        whole + (streams - whole) * self.cluster
     }
 }
 
 /// The kernels of grouped-query attention.
 pub(super) struct GqaClusters {
-    kernels: Vec<(Gqa, Cut, Kernel)>,
+    /// By geometry and stages.
+    kernels: Vec<(Gqa, u32, Kernel)>,
     _module: Module,
 }
 
@@ -49,11 +77,11 @@ impl GqaClusters {
         let module = Module::load(device, ATTEND_GQA_CLUSTERS)?;
         let mut kernels = Vec::new();
         for (page, group) in [(16, 4), (16, 8), (64, 4), (64, 8)] {
-            for &cut in CUTS {
-                let name = format!("attend_p{page}_g{group}_w{WARPS}_s{}", cut.stages);
-                let kernel = module.kernel(&name, cut.shared_bytes())?;
+            for stages in [1, 2] {
+                let name = format!("attend_p{page}_g{group}_w{WARPS}_s{stages}");
+                let kernel = module.kernel(&name, WARPS * ring_bytes(stages))?;
                 cluster::allow(kernel)?;
-                kernels.push((Gqa { page, group }, cut, kernel));
+                kernels.push((Gqa { page, group }, stages, kernel));
             }
         }
         Ok(GqaClusters { kernels, _module: module })
@@ -70,10 +98,10 @@ impl GqaClusters {
         if streams == 0 {
             return Ok(());
         }
-        let cut = Cut::of(streams);
-        let found = self.kernels.iter().find(|(of, cut_of, _)| (*of, *cut_of) == (gqa, cut));
-        let &(_, cut, kernel) = found.expect("pages of 16 or 64 tokens and groups of 4 or 8 heads");
-        let shape = Shape { grid: (streams * cut.cluster, 1), block: WARPS * 32, shared: cut.shared_bytes() };
+        let cut = Cut::of(gqa.page, streams);
+        let found = self.kernels.iter().find(|(of, stages, _)| (*of, *stages) == (gqa, cut.stages));
+        let &(_, _, kernel) = found.expect("pages of 16 or 64 tokens and groups of 4 or 8 heads");
+        let shape = Shape { grid: (cut.blocks(streams), 1), block: WARPS * 32, shared: cut.shared_bytes() };
         let (entries, rows) = call.reading.addresses();
         let arguments = [
             call.queries.address(),
@@ -84,9 +112,46 @@ impl GqaClusters {
             u64::from((scale * std::f32::consts::LOG2_E).to_bits()),
             call.result.out.address(),
             call.result.lse.address(),
+            u64::from(cut.whole(streams)),
         ];
         // SAFETY: as declared in attend_gqa_clusters.cu; the reading names frames within the pool.
         unsafe { stream.launch_clusters(kernel, shape, cut.cluster, &arguments) }
+    }
+}
+
+/// The yardstick of grouped-query attention: reads its frames and does nothing with them.
+pub(crate) struct FrameReader {
+    kernels: [(u32, Kernel); 2],
+    _module: Module,
+}
+
+impl FrameReader {
+    /// Compiles and loads it.
+    ///
+    /// # Errors
+    /// If it cannot be compiled or loaded.
+    pub(crate) fn load(device: &Device) -> Result<FrameReader, HwError> {
+        let module = Module::load(device, READ_FRAMES)?;
+        let kernel = |page| Ok((page, module.kernel(&format!("read_p{page}"), WARPS * ring_bytes(2))?));
+        Ok(FrameReader { kernels: [kernel(16)?, kernel(64)?], _module: module })
+    }
+
+    /// Reads what all streams, equally long, attend to.
+    ///
+    /// # Errors
+    /// If the launch is refused.
+    ///
+    /// # Panics
+    /// If there is no kernel for the page.
+    pub(crate) fn read(&self, stream: &Stream, page: u32, call: &Call<'_>) -> Result<(), HwError> {
+        let found = self.kernels.iter().find(|(of, _)| *of == page);
+        let &(_, kernel) = found.expect("pages of 16 or 64 tokens");
+        let shape =
+            Shape { grid: (call.reading.streams(), 1), block: WARPS * 32, shared: WARPS * ring_bytes(2) };
+        let (entries, _) = call.reading.addresses();
+        let arguments = [call.pool, entries, u64::from(call.reading.usual_entries())];
+        // SAFETY: as declared in read_frames.cu; the reading names frames within the pool.
+        unsafe { stream.launch_clusters(kernel, shape, 1, &arguments) }
     }
 }
 
@@ -209,12 +274,23 @@ mod tests {
 
     #[test]
     fn few_streams_are_cut_finest() {
-        let cluster = |streams| Cut::of(streams).cluster;
-        assert_eq!([1, 8, 16, 32, 64, 512].map(cluster), [8, 8, 4, 2, 1, 1]);
+        let cluster = |streams| Cut::of(16, streams).cluster;
+        assert_eq!([1, 8, 24, 32, 64, 80, 128, 512].map(cluster), [8, 8, 4, 2, 1, 4, 1, 4]);
+        assert_eq!([Cut::of(64, 512), Cut::of(16, 512)].map(|cut| cut.stages), [1, 2]);
         assert!(CUTS.is_sorted_by_key(|cut| cut.streams));
-        assert_eq!(CUTS.last().map(|cut| cut.streams), Some(u32::MAX));
+        assert_eq!(CUTS.last().map(|cut| (cut.page, cut.streams)), Some((None, u32::MAX)));
         // A warp's piece lies in its ring afterwards: 8 heads of 132 values, maximum and sum.
-        assert!(CUTS.iter().all(|cut| 8 * 134 * 4 <= cut.shared_bytes() / WARPS));
+        assert!(CUTS.iter().all(|cut| 8 * 134 * 4 <= ring_bytes(cut.stages)));
         assert!(CUTS.iter().all(|cut| cut.shared_bytes() <= 220 << 10));
+    }
+
+    #[test]
+    fn every_stream_has_a_block_or_a_cluster() {
+        for (page, streams) in [16, 64].into_iter().flat_map(|page| (1..1200).map(move |n| (page, n))) {
+            let (cut, whole) = (Cut::of(page, streams), Cut::of(page, streams).whole(streams));
+            assert!(whole < streams && whole.is_multiple_of(cut.cluster), "{streams} of {page}");
+            assert!(cut.blocks(streams).is_multiple_of(cut.cluster));
+            assert!(streams - whole < cut.last.saturating_add(cut.cluster));
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Operations: one file per kernel source, each a loaded module with typed calls.
 
 pub mod attend;
-mod clusters;
+pub(crate) mod clusters;
 pub mod dense;
 pub mod index;
 pub mod lookup;

@@ -5,6 +5,7 @@ use crate::ops::attend::{
     AttendGqa, AttendMla, Attended, Call, Gqa, HEAD_DIM, LATENT_DIM, LATENT_QUERY_DIM, Mla, Reading, Scratch,
     Split,
 };
+use crate::ops::clusters::FrameReader;
 use crate::ops::count32;
 use crate::ops::dense::{BF16_NOISE, FP8_NOISE};
 use crate::{DeviceBuffer, HwError};
@@ -156,7 +157,7 @@ fn latent(bench: &mut Bench) -> Result<(), HwError> {
 }
 
 pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
-    let kernels = AttendGqa::load(&bench.device)?;
+    let (kernels, reader) = (AttendGqa::load(&bench.device)?, FrameReader::load(&bench.device)?);
     for (page, group) in [(16, 4), (16, 8), (64, 4), (64, 8)] {
         for (batch, layout, goal) in [
             (1usize, Layout::Scattered, None),
@@ -175,7 +176,15 @@ pub(super) fn run(bench: &mut Bench) -> Result<(), HwError> {
                 "batch {batch}, 8 KV heads x 128, group {group}, {tokens} tokens in pages of {page}{}",
                 layout.suffix()
             );
-            bench.bandwidth("attend gqa", shape, bytes, time, ("HBM copy", bench.ceilings.copy), goal);
+            let copy = ("HBM copy", bench.ceilings.copy);
+            bench.bandwidth("attend gqa", shape, bytes, time, copy, goal);
+            if batch == 64 && group == 4 {
+                let alone = bench.stream.time_in_graph(i.readings.len(), 20, |at| {
+                    reader.read(&bench.stream, page, &i.call(at))
+                })?;
+                let shape = format!("batch 64, {tokens} tokens in pages of {page}{}", layout.suffix());
+                bench.bandwidth("read frames", shape, bytes, alone, copy, None);
+            }
         }
     }
     latent(bench)
