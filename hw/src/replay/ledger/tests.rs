@@ -134,11 +134,21 @@ fn copies_ahead_wait_for_the_layer_before() {
     assert!(follower.ledger.pending().iter().all(|moved| moved.frame == scrap), "nobody waits for them");
 }
 
-/// What brought the lists of the measured steps, counted as the lists are told.
+/// Holds what is told of every list to the length and the choice of the work, and counts the choices of measured steps.
 struct Telling {
     follower: Follower,
     by: [u64; 2],
     from: u32,
+    /// Per layer, blocks and mechanism of the prefetches that the step before decided.
+    before: Vec<(u64, Mechanism)>,
+}
+
+impl Telling {
+    fn of(single: &Single) -> Telling {
+        let follower = Follower::of(single);
+        let before = vec![(0, Mechanism::Gather); follower.geometry.layers as usize];
+        Telling { follower, by: [0; 2], from: single.run.measure_from, before }
+    }
 }
 
 impl TimePlane for Telling {
@@ -149,14 +159,21 @@ impl TimePlane for Telling {
     fn run_step(&mut self, plan: &StepPlan, work: &StepWork) -> Result<(), SimError> {
         self.follower.run_step(plan, work)?;
         let copies = self.follower.ledger.take_copies();
-        for (layer, lists) in work.layers.iter().zip(&copies) {
-            let prefetched = layer.prefetch.blocks + layer.ahead.blocks;
-            assert_eq!(lists[0].moves.len() as u64, layer.demand.blocks, "the choice knew the list's length");
-            assert_eq!(lists[1].moves.len() as u64, prefetched);
-        }
-        for list in copies.iter().flatten().filter(|list| work.step >= self.from && !list.moves.is_empty()) {
-            self.by[usize::from(list.by != Mechanism::Gather)] += 1;
-            assert!(matches!(list.by, Mechanism::Gather | Mechanism::CopyBatch));
+        let ways = &self.follower.geometry.ways;
+        for (at, (layer, lists)) in work.layers.iter().zip(&copies).enumerate() {
+            let told = ways.told(at, layer);
+            let decided = (layer.prefetch.blocks + layer.ahead.blocks, told[1]);
+            let before = std::mem::replace(&mut self.before[at], decided);
+            let sent = if ways.sent_later(count32(at)) { before } else { decided };
+            let expected = [(layer.demand.blocks, told[0]), sent];
+            for (list, (blocks, by)) in lists.iter().zip(expected) {
+                assert_eq!(list.moves.len() as u64, blocks, "the choice knew the list's length");
+                assert!(blocks == 0 || list.by == by);
+            }
+            for (blocks, by) in [expected[0], decided] {
+                let chosen = work.step >= self.from && blocks > 0;
+                self.by[usize::from(by != Mechanism::Gather)] += u64::from(chosen);
+            }
         }
         Ok(())
     }
@@ -164,8 +181,13 @@ impl TimePlane for Telling {
 
 #[test]
 fn a_device_is_told_what_the_simulator_chose() {
-    for (overlap, prefetch) in [("serial", "next-ranked"), ("hit-first", "none"), ("hit-first", "next-layer")]
-    {
+    let ways = [
+        ("serial", "next-ranked"),
+        ("hit-first", "none"),
+        ("hit-first", "next-layer"),
+        ("layer-ahead", "next-ranked"),
+    ];
+    for (overlap, prefetch) in ways {
         let rest = format!(
             "[time]\noverlap = \"{overlap}\"\ntransfer = \"auto\"\nlaunch = \"stream\"\n\
              [prefetch]\npolicy = \"{prefetch}\"\n"
@@ -173,8 +195,7 @@ fn a_device_is_told_what_the_simulator_chose() {
         let mut single = single("llama-3.1-8b", &rest);
         // A machine whose gathers are slow enough that long lists are for its engines.
         single.blueprint.machine.transfer.gather.rate = 2.0;
-        let follower = Follower::of(&single);
-        let mut telling = Telling { follower, by: [0; 2], from: single.run.measure_from };
+        let mut telling = Telling::of(&single);
         single.replay(&mut telling, &|| false).expect("it replays");
         let mut timer =
             Timer::new(&single.blueprint, Variant::Offload, &single.run, &single.recording).unwrap();
