@@ -110,7 +110,10 @@ fn unknown_names_are_answered_with_the_nearest_known() {
         &["time.overlap=hit-frist"],
         &["time.overlap: unknown", "did you mean \"hit-first\"?", "layer-ahead"],
     );
-    refused(&["time.transfer=gathre"], &["time.transfer: unknown", "did you mean \"gather\"?", "copy-batch"]);
+    refused(
+        &["time.transfer=gathre"],
+        &["time.transfer: unknown", "did you mean \"gather\"?", "copy-batch", "auto"],
+    );
     refused(&["time.launch=grahp"], &["time.launch: unknown", "did you mean \"graph\"?", "stream"]);
     refused(&["machine=h100-pcie"], &["unknown machine `h100-pcie`", "did you mean `h100-pcie5`?", "gb200"]);
     refused(

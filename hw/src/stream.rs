@@ -255,6 +255,15 @@ impl Event {
         unsafe { result::event::record(self.event, stream.stream) }.during("recording an event")
     }
 
+    /// Waits until it has happened.
+    ///
+    /// # Errors
+    /// If work before it failed.
+    pub fn synchronize(&self) -> Result<(), HwError> {
+        // SAFETY: the event is live.
+        unsafe { result::event::synchronize(self.event) }.during("running on the device")
+    }
+
     /// Device time from this event to a later one; both have happened.
     ///
     /// # Errors

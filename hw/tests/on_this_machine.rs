@@ -128,3 +128,32 @@ fn replays_decide_as_the_host_does_and_every_byte_is_in_place() {
         assert_eq!(time.compute_ns + time.stall_ns + time.launch_ns + time.wait_ns, time.total_ns);
     }
 }
+
+#[test]
+fn lists_that_gathers_and_copy_engines_bring_by_turns_are_in_place() {
+    let Some(device) = device() else { return };
+    if let Err(HwError::NoCompiler) = compile(SOURCES[0], "sm_90a") {
+        println!("skipped: {}", HwError::NoCompiler);
+        return;
+    }
+    for (overlap, prefetch) in
+        [("serial", "next-ranked"), ("hit-first", "next-layer"), ("layer-ahead", "next-ranked")]
+    {
+        let rest = format!(
+            "[time]\noverlap = \"{overlap}\"\ntransfer = \"auto\"\nlaunch = \"stream\"\n\
+             [prefetch]\npolicy = \"{prefetch}\"\n"
+        );
+        let mut single = single("llama-3.1-8b", &rest);
+        // Believed of the device, so that either is chosen at times.
+        single.blueprint.machine.transfer.gather.rate = 2.0;
+        let options =
+            Options { managed: Managed::Either, weights: Weights::Streamed, repeats: 1, stop: &|| false };
+        let (point, report) = run(&device, &single, &options).unwrap();
+        assert!(report.holds(), "{overlap}: {:?} {:?}", report.mismatches, report.integrity);
+        assert!(
+            point.note.contains("by gather, ") && point.note.contains(" by copy-batch"),
+            "{}",
+            point.note
+        );
+    }
+}

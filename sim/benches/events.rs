@@ -2,6 +2,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use kvtier_sim::choice::Transfer;
 use kvtier_sim::events::EventQueue;
 use kvtier_sim::executor::Executor;
 use kvtier_sim::overlap::{Launch, Overlap, TimeConfig, Variant};
@@ -42,7 +43,7 @@ fn executor(bencher: Bencher<'_, '_>, overlap: &str) {
     let config = TimeConfig {
         variant: Variant::Offload,
         overlap,
-        mechanism: Mechanism::Gather,
+        transfer: Transfer::Always(Mechanism::Gather),
         order: Order::Random,
         launch: Launch::Graph,
         request_region: Bytes(64 << 20),

@@ -215,7 +215,7 @@ impl Default for DemotionConfig {
 pub struct TimeSettings {
     /// `serial`, `hit-first` or `layer-ahead`.
     pub overlap: String,
-    /// Transfer mechanism of swap-in.
+    /// Transfer mechanism of swap-in, or `auto`.
     pub transfer: String,
     /// `graph` (one CUDA graph per step) or `stream` (one submission per kernel).
     pub launch: String,

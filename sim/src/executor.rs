@@ -2,6 +2,7 @@
 //! It decides nothing; what is outstanding at the end of a step flows on into the next.
 
 use crate::attribution::{OpKind, OpSpan, Queue, StepSpans};
+use crate::choice::Chooser;
 use crate::events::EventQueue;
 use crate::issue::{D2H, H2D, Issuer};
 use crate::links::{Duplex, Links};
@@ -102,6 +103,11 @@ impl Executor {
     /// Events scheduled since the start, for benchmarks.
     pub fn events(&self) -> u64 {
         self.events.scheduled()
+    }
+
+    /// What chooses the mechanism of every transfer.
+    pub fn chooser(&self) -> &Chooser {
+        &self.issuer.chooser
     }
 
     /// What the reader of the results must know: a mode that could not do what its name says.

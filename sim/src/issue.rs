@@ -2,15 +2,15 @@
 //! An overlap mode only reorders operations; it stands apart from the executor, which only runs them.
 
 use crate::attribution::{OpKind, Queue, StepSpans};
+use crate::choice::Chooser;
 use crate::kernels::{Kernel, KernelCosts};
 use crate::links::{Resource, Route};
 use crate::machine::{Machine, Tier};
 use crate::model::Model;
 use crate::overlap::{Launch, Overlap, TimeConfig, Variant};
 use crate::queues::{Op, OpId, Queues, Work};
-use crate::transfer::{TransferParams, TransferShape};
 use crate::work::{LayerWork, Movement, StepWork};
-use kvtier_units::{Bandwidth, Nanos};
+use kvtier_units::{Bandwidth, Bytes, Nanos};
 use prefetching::Decided;
 
 mod below;
@@ -37,7 +37,7 @@ pub(crate) struct Use {
 pub(crate) struct Issuer {
     config: TimeConfig,
     costs: KernelCosts,
-    transfer: TransferParams,
+    pub(crate) chooser: Chooser,
     model: Model,
     graph_node: Nanos,
     submission: Nanos,
@@ -66,7 +66,7 @@ impl Issuer {
         Issuer {
             config,
             costs: KernelCosts::new(machine, model),
-            transfer: machine.transfer,
+            chooser: Chooser::new(machine, model, &config),
             model: model.clone(),
             graph_node: machine.kernels.graph_node,
             submission: machine.kernels.submission,
@@ -175,7 +175,14 @@ impl Issuer {
                 let after = [Some(lookup), frames];
                 let below = self.demand_below(out, place, work, after);
                 if work.demand.blocks > 0 {
-                    self.transfer(out, OpKind::Demand, Queue::Compute, Some(place), &work.demand, after);
+                    self.transfer(
+                        out,
+                        OpKind::Demand,
+                        self.config.overlap.demand_queue(),
+                        Some(place),
+                        &work.demand,
+                        after,
+                    );
                 }
                 let attend = self.attend(out, place, work.selected_blocks, uses, arrival);
                 out.queues.wait_for_below(attend, below);
@@ -205,8 +212,16 @@ impl Issuer {
             return self.attend(out, place, work.selected_blocks, uses, arrival);
         }
         let below = self.demand_below(out, place, work, after);
-        let misses = (work.demand.blocks > 0)
-            .then(|| self.transfer(out, OpKind::Demand, Queue::CopyIn, Some(place), &work.demand, after));
+        let misses = (work.demand.blocks > 0).then(|| {
+            self.transfer(
+                out,
+                OpKind::Demand,
+                self.config.overlap.demand_queue(),
+                Some(place),
+                &work.demand,
+                after,
+            )
+        });
         let split = work.resident_blocks > 0;
         if split {
             self.attend(out, place, work.resident_blocks, uses, arrival);
@@ -247,19 +262,11 @@ impl Issuer {
     /// Counts the bytes of a movement with a layer.
     fn book(&self, out: &mut Sink<'_>, place: Option<u32>, link: Resource, movement: &Movement) {
         let span = out.spans.of(place);
-        *(if link == D2H { &mut span.d2h } else { &mut span.h2d }) += self.shape(movement).payload();
+        *(if link == D2H { &mut span.d2h } else { &mut span.h2d }) += self.bytes(movement);
     }
 
-    fn shape(&self, movement: &Movement) -> TransferShape {
-        TransferShape {
-            mechanism: self.config.mechanism,
-            order: self.config.order,
-            blocks: movement.blocks,
-            block_bytes: self.model.attention.block_bytes,
-            region: self.config.request_region * u64::from(movement.requests),
-            requests: movement.requests,
-            worst_request: u64::from(movement.worst_request),
-        }
+    fn bytes(&self, movement: &Movement) -> Bytes {
+        self.model.attention.block_bytes * movement.blocks
     }
 
     /// Moves blocks and counts their bytes.
@@ -285,9 +292,9 @@ impl Issuer {
         movement: &Movement,
         after: [Option<OpId>; 2],
     ) -> OpId {
-        let shape = self.shape(movement);
+        let shape = self.chooser.shape(kind, queue, movement);
         let work = Work::Transfer {
-            cost: self.transfer.cost(&shape),
+            cost: self.chooser.cost(kind, &shape),
             route: Route::over(&[link_of(kind), HOST, HBM]),
             bytes: shape.payload(),
         };

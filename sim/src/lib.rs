@@ -4,6 +4,7 @@
 pub mod attribution;
 pub mod baseline;
 pub mod batch;
+pub mod choice;
 pub mod config;
 pub mod constant;
 pub mod engine;

@@ -174,6 +174,8 @@ struct RawCopyBatch {
     rate: Constant<Bandwidth>,
     staged_up_to: Constant<Bytes>,
     staging_rate: Constant<Bandwidth>,
+    /// Without it a queued block takes what the CPU needs to tell one: files are older than the figure.
+    queued: Option<Constant<Picos>>,
 }
 
 /// Reads a machine from TOML; the error is a plain sentence that names the field.
@@ -240,6 +242,7 @@ fn lower_transfer(raw: &RawTransfer, link: &RawLink) -> TransferParams {
             rate: per_ns(&copy_batch.rate),
             staged_up_to: copy_batch.staged_up_to.value.0 as f64,
             staging_rate: per_ns(&copy_batch.staging_rate),
+            queued_ns: copy_batch.queued.as_ref().unwrap_or(&copy_batch.call).value.as_ns(),
         },
     }
 }

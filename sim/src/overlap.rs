@@ -1,6 +1,8 @@
 //! How steps are executed: overlap mode, baseline, launches, transfers. What the choices mean is in `issue.rs`.
 
-use crate::transfer::{Mechanism, Order};
+use crate::attribution::Queue;
+use crate::choice::Transfer;
+use crate::transfer::Order;
 use kvtier_units::Bytes;
 
 /// How the operations of a layer are scheduled.
@@ -27,6 +29,16 @@ impl Overlap {
     /// The name used in configurations and reports.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, one)| *one == self).expect("ALL lists every mode").0
+    }
+
+    /// The queue in which misses are brought.
+    pub fn demand_queue(self) -> Queue {
+        if self == Overlap::HitFirst { Queue::CopyIn } else { Queue::Compute }
+    }
+
+    /// The queue in which prefetches are.
+    pub fn prefetch_queue(self) -> Queue {
+        if self == Overlap::Serial { Queue::Compute } else { Queue::CopyIn }
     }
 }
 
@@ -64,8 +76,8 @@ pub struct TimeConfig {
     pub variant: Variant,
     /// Schedule of a layer.
     pub overlap: Overlap,
-    /// Transfer mechanism.
-    pub mechanism: Mechanism,
+    /// What moves blocks.
+    pub transfer: Transfer,
     /// Order of transfers.
     pub order: Order,
     /// Who launches.

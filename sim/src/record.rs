@@ -72,7 +72,7 @@ pub struct PointConfig {
     pub prefetch_budget: u32,
     /// Overlap mode: `serial`, `hit-first` or `layer-ahead`.
     pub overlap: String,
-    /// Transfer mechanism for swap-in.
+    /// Transfer mechanism for swap-in, or `auto`; then the note says what was chosen.
     pub transfer: String,
     /// Requests decoding at once.
     pub concurrency: u32,

@@ -189,7 +189,8 @@ impl Sweep {
         };
         let twin = self.twin(first, &recording, &decisions, options)?;
         let points = members.iter().zip(timers).map(|(spec, timer)| {
-            let timed = (timer.note().unwrap_or_default(), timer.finish());
+            let note = timer.note();
+            let timed = (note.as_str(), timer.finish());
             point::offload(&spec.id, &spec.blueprint, &run, &recording, &decisions, &twin, timed)
         });
         Ok(points.collect())

@@ -1,12 +1,13 @@
 //! The simulated time plane of one point: an executor, and what it spends over the measured window.
 
+use crate::choice::{Chosen, Transfer};
 use crate::engine::TimePlane;
 use crate::error::SimError;
 use crate::executor::Executor;
 use crate::overlap::{Launch, Overlap, TimeConfig, Variant};
 use crate::record::TimeTally;
 use crate::setup::{Blueprint, Run};
-use crate::transfer::{Mechanism, Order};
+use crate::transfer::Order;
 use crate::work::StepWork;
 use kvtier_policies::{PolicyError, StepPlan};
 use kvtier_traces::Recording;
@@ -18,15 +19,8 @@ pub struct Timer {
     measure_from: u32,
     tally: TimeTally,
     step_times: Vec<u64>,
+    chosen: Chosen,
 }
-
-/// Mechanisms that can swap in: one large copy cannot, for the misses of a step do not lie together.
-const SWAP_IN: [(&str, Mechanism); 4] = [
-    ("gather", Mechanism::Gather),
-    ("gather-per-request", Mechanism::GatherPerRequest),
-    ("copy-loop", Mechanism::CopyLoop),
-    ("copy-batch", Mechanism::CopyBatch),
-];
 
 /// How time is modelled, from a configuration's names.
 ///
@@ -41,12 +35,23 @@ pub fn time_config(
     Ok(TimeConfig {
         variant,
         overlap: choose("time.overlap", "overlap mode", &time.overlap, &Overlap::ALL)?,
-        mechanism: choose("time.transfer", "transfer mechanism", &time.transfer, &SWAP_IN)?,
+        transfer: choose("time.transfer", "transfer mechanism", &time.transfer, &Transfer::ALL)?,
         order: if time.sorted { Order::Sorted } else { Order::Random },
         launch: choose("time.launch", "launch mode", &time.launch, &Launch::ALL)?,
         request_region,
         record_ops: false,
     })
+}
+
+/// Host memory over which the blocks of one request are spread that one layer may ask for: its longest context.
+pub fn request_region(blueprint: &Blueprint, recording: &Recording) -> Bytes {
+    let attention = &blueprint.model.attention;
+    let last = |&request: &u32| {
+        let request = request as usize;
+        recording.blocks_at(request, recording.steps(request).saturating_sub(1))
+    };
+    let blocks = blueprint.requests.iter().map(last).max().unwrap_or(0);
+    attention.block_bytes * (u64::from(blocks) * u64::from(attention.head_groups))
 }
 
 fn choose<T: Copy>(
@@ -72,19 +77,13 @@ impl Timer {
         run: &Run,
         recording: &Recording,
     ) -> Result<Timer, SimError> {
-        let attention = &blueprint.model.attention;
-        let last = |&request: &u32| {
-            let request = request as usize;
-            recording.blocks_at(request, recording.steps(request).saturating_sub(1))
-        };
-        let blocks = blueprint.requests.iter().map(last).max().unwrap_or(0);
-        let region = attention.block_bytes * (u64::from(blocks) * u64::from(attention.head_groups));
-        let config = time_config(blueprint, variant, region)?;
+        let config = time_config(blueprint, variant, request_region(blueprint, recording))?;
         Ok(Timer {
             executor: Executor::new(&blueprint.machine, &blueprint.model, config),
             measure_from: run.measure_from,
             tally: TimeTally::default(),
             step_times: Vec::with_capacity(run.steps as usize),
+            chosen: Chosen::default(),
         })
     }
 
@@ -115,11 +114,14 @@ impl Timer {
         tally.covered += total.covered;
         tally.late += total.late;
         self.step_times.push(spans.time().0);
+        self.executor.chooser().count(work, &mut self.chosen);
     }
 
-    /// What the reader must know about the overlap mode, if anything.
-    pub fn note(&self) -> Option<&'static str> {
-        self.executor.note()
+    /// What the reader must know: of the overlap mode, and of what moved blocks; empty where there is nothing.
+    pub fn note(&self) -> String {
+        let notes: Vec<String> =
+            self.executor.note().map(str::to_owned).into_iter().chain(self.chosen.note()).collect();
+        notes.join("; ")
     }
 
     /// The measured window.

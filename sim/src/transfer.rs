@@ -74,6 +74,9 @@ pub struct TransferShape {
     pub requests: u32,
     /// The most blocks that one request moves.
     pub worst_request: u64,
+    /// Whether other work stands before it in its stream when it is submitted, an event say: then no driver has the CPU
+    /// make it at once.
+    pub queued: bool,
 }
 
 impl TransferShape {
@@ -133,10 +136,12 @@ pub struct CopyBatchParams {
     pub gap_ns: f64,
     /// Bytes/ns of blocks above the staging limit.
     pub rate: f64,
-    /// Blocks up to this size are staged by the driver.
+    /// Blocks up to this size are staged by the driver, where their stream is idle.
     pub staged_up_to: f64,
     /// Bytes/ns of staging.
     pub staging_rate: f64,
+    /// Least time per block of a batch that is queued behind other work, ns: the engine makes it, and the CPU told it before.
+    pub queued_ns: f64,
 }
 
 /// The parameters of all mechanisms on one machine.
@@ -208,7 +213,7 @@ impl TransferParams {
                 copy.setup_ns,
                 blocks * max(self.copy_loop.call_ns, self.copy_loop.gap_ns + bytes / copy.rate),
             ),
-            Mechanism::CopyBatch => (copy.setup_ns, blocks * self.copy_batch.block_ns(bytes)),
+            Mechanism::CopyBatch => (copy.setup_ns, blocks * self.copy_batch.block_ns(bytes, shape.queued)),
         }
     }
 }
@@ -244,11 +249,14 @@ impl GatherParams {
 
 impl CopyBatchParams {
     /// Time per block of a batch, ns.
-    fn block_ns(&self, bytes: f64) -> f64 {
-        if bytes <= self.staged_up_to {
+    fn block_ns(&self, bytes: f64, queued: bool) -> f64 {
+        let engine_ns = self.gap_ns + bytes / self.rate;
+        if queued {
+            max(self.queued_ns, engine_ns)
+        } else if bytes <= self.staged_up_to {
             self.call_ns + bytes / self.staging_rate
         } else {
-            max(self.call_ns, self.gap_ns + bytes / self.rate)
+            max(self.call_ns, engine_ns)
         }
     }
 }

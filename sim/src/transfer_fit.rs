@@ -90,6 +90,8 @@ pub fn read_observations(text: &str) -> Result<Vec<Observation>, FitError> {
                 region: Bytes(row.region_bytes),
                 requests: row.requests,
                 worst_request: row.worst_request,
+                // Timed alone, on a stream that was idle.
+                queued: false,
             },
             measured_ns,
         });
@@ -169,6 +171,7 @@ pub fn start(link_rate: f64) -> TransferParams {
             rate: 50.0,
             staged_up_to: 24_576.0,
             staging_rate: 5.0,
+            queued_ns: 700.0,
         },
     }
 }

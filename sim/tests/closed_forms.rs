@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a failing test may panic
 
 use kvtier_sim::attribution::{OpKind, OpSpan, Queue, StepSpans};
+use kvtier_sim::choice::Transfer;
 use kvtier_sim::events::EventQueue;
 use kvtier_sim::executor::Executor;
 use kvtier_sim::kernels::KernelCosts;
@@ -132,7 +133,7 @@ fn config(overlap: Overlap) -> TimeConfig {
     TimeConfig {
         variant: Variant::Offload,
         overlap,
-        mechanism: Mechanism::Gather,
+        transfer: Transfer::Always(Mechanism::Gather),
         order: Order::Random,
         launch: Launch::Graph,
         request_region: Bytes(64 << 20),
@@ -190,7 +191,10 @@ fn a_lone_transfer_takes_its_cost_to_the_nanosecond() {
     for (_, mechanism) in Mechanism::ALL {
         let mut one = step(0, 3, 0);
         one.layers.iter_mut().skip(1).for_each(|layer| layer.demand = Movement::default());
-        let spans = run(TimeConfig { mechanism, ..config(Overlap::Serial) }, std::iter::once(one.clone()));
+        let spans = run(
+            TimeConfig { transfer: Transfer::Always(mechanism), ..config(Overlap::Serial) },
+            std::iter::once(one.clone()),
+        );
         let op = spans[0].ops.iter().find(|op| op.kind == OpKind::Demand).unwrap();
         let shape = TransferShape {
             mechanism,
@@ -200,6 +204,7 @@ fn a_lone_transfer_takes_its_cost_to_the_nanosecond() {
             region: Bytes((8 * 64) << 20),
             requests: 8,
             worst_request: 24,
+            queued: false,
         };
         let alone = machine.transfer.cost(&shape).total() + machine.kernels.graph_node;
         assert_eq!(op.end - op.begin, alone, "{}", mechanism.name());

@@ -85,6 +85,9 @@ fn a_faulty_file_names_the_field() {
         fault(good.replace("hbm_read = { value = \"3.07", "hbm_read = { value = \"0"))
             .contains("gpu.hbm_read")
     );
+    assert!(
+        fault(good.replace("queued = { value = \"0.7 us\"", "queued = { value = \"0.7\"")).contains("0.7")
+    );
     let good = MODELS.iter().find(|(name, _)| *name == "llama-3.1-8b").unwrap().1;
     for products in ["[4096, 61440]", "[0, 6144]", "[4294967295, 4294967295]"] {
         std::fs::write(&path, good.replace("[4096, 6144]", products)).unwrap();
@@ -92,4 +95,15 @@ fn a_faulty_file_names_the_field() {
         assert!(error.contains("layers.products"), "{error}");
     }
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_machine_file_older_than_the_price_of_queued_copies_still_loads() {
+    let good = MACHINES.iter().find(|(name, _)| *name == "h100-pcie5").unwrap().1;
+    let older: Vec<&str> = good.lines().filter(|line| !line.starts_with("queued = ")).collect();
+    let path = std::env::temp_dir().join(format!("kvtier-older-machine-{}.toml", std::process::id()));
+    std::fs::write(&path, older.join("\n")).unwrap();
+    let batch = presets::machine(path.to_str().unwrap()).unwrap().transfer.copy_batch;
+    std::fs::remove_file(&path).unwrap();
+    assert!((batch.queued_ns - batch.call_ns).abs() < 1e-9, "it takes what the CPU needs to tell a block");
 }

@@ -5,6 +5,7 @@
 
 use kvtier_policies::demotion::Tier;
 use kvtier_sim::attribution::{OpKind, OpSpan, Queue, StepSpans};
+use kvtier_sim::choice::Transfer;
 use kvtier_sim::executor::Executor;
 use kvtier_sim::links::{Links, Resource, Route};
 use kvtier_sim::machine::Machine;
@@ -27,7 +28,7 @@ fn config(overlap: Overlap) -> TimeConfig {
     TimeConfig {
         variant: Variant::Offload,
         overlap,
-        mechanism: Mechanism::Gather,
+        transfer: Transfer::Always(Mechanism::Gather),
         order: Order::Random,
         launch: Launch::Graph,
         request_region: REGION,
@@ -77,6 +78,7 @@ fn gather(machine: &Machine, blocks: u32) -> (Nanos, Nanos) {
         region: REGION,
         requests: 1,
         worst_request: u64::from(blocks),
+        queued: false,
     };
     let cost = machine.transfer.cost(&shape);
     (cost.setup, cost.body)

@@ -10,10 +10,12 @@ use std::process::ExitCode;
 
 /// Replay one configuration and print where blocks, bytes and time went
 ///
-/// Without a file, the shipped pages on an H100 are replayed; flags override fields.
+/// Without a file, the shipped pages on an H100 are replayed; flags override fields. What brings misses is time.transfer:
+/// gather, gather-per-request, copy-loop, copy-batch, or auto, which takes for each list of blocks what costs least.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  kvtier replay --policy lru --slots 2k\n  \
     kvtier replay --policy lru-step --slots 1.5k --prefetch next-ranked --overlap hit-first\n  \
+    kvtier replay --set time.launch=stream --set time.transfer=auto\n  \
     kvtier replay mine.toml --set batch.concurrency=24 --json")]
 pub(crate) struct Args {
     #[command(flatten)]

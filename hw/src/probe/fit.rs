@@ -59,6 +59,7 @@ fn observation(row: &super::TransferRow) -> Option<Observation> {
             region: Bytes(row.region_bytes),
             requests: row.requests,
             worst_request: row.worst_request,
+            queued: false,
         },
         measured_ns: row.time.median_ps as f64 / 1000.0,
     })

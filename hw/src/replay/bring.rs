@@ -6,6 +6,7 @@
 //! attends as in the simulator: a look-up may evict what is still under way, and give its frame to a miss.
 
 use super::graph::Recorder;
+use super::ledger::Brought;
 use super::rig::Rig;
 use crate::ops::replay::{Argument, Call};
 use crate::ops::swap::{Move, Width};
@@ -40,15 +41,35 @@ impl Recorder<'_> {
 
     /// Brings a layer's misses (0) or prefetches (1) on the compute stream, with all of the device.
     pub(super) fn bring(&self, stream: &Stream, sparse: u32, which: usize) -> Result<(), HwError> {
-        self.see_look_up(which)?;
-        let copies = self.copies.get(sparse as usize).map_or(&[][..], |lists| &lists[which]);
-        self.rig.bring(stream, (sparse, which), copies, Width::shared(self.rig.device.info().sms))
+        self.see_look_up(sparse, which)?;
+        let width = Width::shared(self.rig.device.info().sms);
+        self.rig.bring(stream, (sparse, which), self.list_of(sparse, which), width)
     }
 
-    /// Waits, where copy engines are to bring misses, until the look-up is done: the schedule knows what it finds long
-    /// before, but an engine must see it. Prefetches follow misses, or were decided in an earlier step.
-    fn see_look_up(&self, which: usize) -> Result<(), HwError> {
-        if which == 0 && !self.copies.is_empty() { self.rig.stream.synchronize() } else { Ok(()) }
+    /// A list as the host has it, where copy engines may bring it.
+    fn list_of(&self, sparse: u32, which: usize) -> Option<&Brought> {
+        self.copies.get(sparse as usize).map(|lists| &lists[which])
+    }
+
+    /// What brings a list.
+    pub(super) fn mechanism(&self, sparse: u32, which: usize) -> Mechanism {
+        self.list_of(sparse, which).map_or(self.rig.geometry.ways.usual(), |list| list.by)
+    }
+
+    /// Waits, where copy engines are to bring a list, until the look-up is done: the schedule knows what it finds long
+    /// before, but an engine must see it. Prefetches follow misses that were waited for, or were decided in an earlier
+    /// step; but where each list has its own mechanism, a gather may have brought those misses, which waits for nobody.
+    fn see_look_up(&self, sparse: u32, which: usize) -> Result<(), HwError> {
+        let ways = &self.rig.geometry.ways;
+        if self.copies.is_empty() || self.mechanism(sparse, which).is_gather() {
+            return Ok(());
+        }
+        match which {
+            0 => self.rig.stream.synchronize(),
+            // Only that: the attention goes on.
+            _ if ways.always.is_none() && !ways.sent_later(sparse) => self.events.looked_up.synchronize(),
+            _ => Ok(()),
+        }
     }
 
     /// Sends them on the copy-in stream, beside what computes, once everything so far is computed.
@@ -59,12 +80,12 @@ impl Recorder<'_> {
         which: usize,
     ) -> Result<(), HwError> {
         let rig = self.rig;
-        self.see_look_up(which)?;
+        self.see_look_up(sparse, which)?;
         rig.copy_in.wait_for(&rig.stream, &self.events.fork)?;
         self.copied_in = true;
         let begin = self.aside(&rig.copy_in)?;
-        let copies = self.copies.get(sparse as usize).map_or(&[][..], |lists| &lists[which]);
-        rig.bring(&rig.copy_in, (sparse, which), copies, Width::alone(rig.spare()))?;
+        let width = Width::alone(rig.spare(self.mechanism(sparse, which)));
+        rig.bring(&rig.copy_in, (sparse, which), self.list_of(sparse, which), width)?;
         self.mark_aside(&rig.copy_in, (kind, Queue::CopyIn), at, sparse, begin)
     }
 
@@ -127,33 +148,37 @@ impl Recorder<'_> {
 }
 
 impl Rig<'_> {
-    /// Moves one list of a layer: misses (0) or prefetches (1). `copies` is the same for copy engines.
+    /// Moves one list of a layer: misses (0) or prefetches (1). `told` is the same as the host has it.
     fn bring(
         &self,
         stream: &Stream,
         (sparse, which): (u32, usize),
-        copies: &[Move],
+        told: Option<&Brought>,
         width: Width,
     ) -> Result<(), HwError> {
         let lists = &self.moves[sparse as usize][which];
-        match self.geometry.ways.mechanism {
+        let moves = told.map_or(&[][..], |list| &list.moves);
+        if told.is_some() && moves.is_empty() {
+            return Ok(());
+        }
+        match told.map_or(self.geometry.ways.usual(), |list| list.by) {
             Mechanism::GatherPerRequest => self.kernels.swap.swap_in_lists(stream, self.pools(), lists),
-            Mechanism::CopyLoop | Mechanism::CopyBatch => self.copy(stream, copies),
+            by @ (Mechanism::CopyLoop | Mechanism::CopyBatch) => self.copy(stream, by, moves),
             Mechanism::Gather | Mechanism::Copy => {
                 self.kernels.swap.swap_in_list(stream, self.pools(), lists, width)
             }
         }
     }
 
-    /// Has the copy engines make moves.
-    pub(super) fn copy(&self, stream: &Stream, moves: &[Move]) -> Result<(), HwError> {
+    /// Has the copy engines make moves, one by one or in a batch.
+    fn copy(&self, stream: &Stream, by: Mechanism, moves: &[Move]) -> Result<(), HwError> {
         let pools = self.pools();
         let bytes = u64::from(pools.block_bytes);
         let ends = |moved: &Move| {
             (pools.frames + u64::from(moved.frame) * bytes, pools.home + u64::from(moved.home) * bytes)
         };
         let bytes = pools.block_bytes as usize;
-        if self.geometry.ways.mechanism == Mechanism::CopyLoop {
+        if by == Mechanism::CopyLoop {
             // SAFETY: the ledger names blocks and frames within the pools, which outlive the stream's work.
             return moves
                 .iter()
@@ -166,8 +191,8 @@ impl Rig<'_> {
     }
 
     /// Multiprocessors that what flies beside attention keeps to itself; copy engines need none.
-    pub(super) fn spare(&self) -> u32 {
-        match self.geometry.ways.mechanism {
+    pub(super) fn spare(&self, by: Mechanism) -> u32 {
+        match by {
             Mechanism::Gather => super::rig::COPY_SMS,
             Mechanism::GatherPerRequest => self.geometry.seats.min(self.device.info().sms / 2),
             _ => 0,
@@ -176,7 +201,7 @@ impl Rig<'_> {
 
     /// Multiprocessors that attention to all leaves to what may be under way beside it.
     pub(super) fn spare_beside(&self) -> u32 {
-        if self.geometry.flies() { self.spare() } else { 0 }
+        if self.geometry.flies() { self.spare(self.geometry.ways.usual()) } else { 0 }
     }
 
     /// Brings what the last step has decided and no step has sent; copy engines are told by `pending`.
@@ -184,9 +209,9 @@ impl Rig<'_> {
         let ways = &self.geometry.ways;
         let width = Width::shared(self.device.info().sms);
         if ways.copies() {
-            self.copy(&self.stream, pending)?;
+            self.copy(&self.stream, ways.always.unwrap_or(Mechanism::CopyBatch), pending)?;
         } else if ways.overlap == Overlap::LayerAhead && self.geometry.budget > 0 {
-            let bring = |layer| self.bring(&self.stream, (layer, 1), &[], width);
+            let bring = |layer| self.bring(&self.stream, (layer, 1), None, width);
             (0..self.geometry.layers).try_for_each(bring)?;
         }
         self.stream.synchronize()

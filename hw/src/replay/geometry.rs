@@ -196,7 +196,7 @@ impl Geometry {
 
     /// Lists of moves of a layer: one, or one per request.
     pub(super) fn lists(&self) -> u32 {
-        if self.ways.mechanism == Mechanism::GatherPerRequest { self.seats } else { 1 }
+        if self.ways.always == Some(Mechanism::GatherPerRequest) { self.seats } else { 1 }
     }
 
     /// Whether prefetches may be under way beside attention: whatever runs then leaves multiprocessors to them.

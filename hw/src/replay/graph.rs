@@ -2,12 +2,12 @@
 //! or submitted kernel by kernel; either way it is this one body. What brings blocks is in `bring.rs`.
 
 use super::bring::{LOADS, PREFETCHES};
-use super::ledger::Copies;
+use super::ledger::{Brought, Copies};
 use super::marks::Marked;
 use super::rig::{COPY_SMS, Rig};
 use super::weights::WeightsRead;
 use crate::ops::replay::{Argument, Call, Part};
-use crate::ops::swap::{Move, Width};
+use crate::ops::swap::Width;
 use crate::{Device, Event, Graph, HwError, Shape};
 use kvtier_sim::attribution::{OpKind, Queue};
 use kvtier_sim::overlap::Overlap;
@@ -25,6 +25,8 @@ pub(super) struct StepGraph {
 /// How the streams of a step wait for each other.
 pub(super) struct Events {
     pub(super) fork: Event,
+    /// A layer has looked up.
+    pub(super) looked_up: Event,
     /// A layer's misses are there.
     pub(super) demand: Event,
     /// Write-backs were made.
@@ -37,7 +39,7 @@ impl Events {
     fn new(device: &Device, layers: u32) -> Result<Events, HwError> {
         let event = || Event::new(device);
         let arrived = (0..layers).map(|_| event()).collect::<Result<_, HwError>>()?;
-        Ok(Events { fork: event()?, demand: event()?, written: event()?, arrived })
+        Ok(Events { fork: event()?, looked_up: event()?, demand: event()?, written: event()?, arrived })
     }
 }
 
@@ -52,7 +54,7 @@ pub(super) fn capture(rig: &Rig<'_>, traced: bool) -> Result<StepGraph, HwError>
 }
 
 impl StepGraph {
-    /// Submits the step; `copies` is what copy engines bring in it. A step that is submitted kernel by kernel begins once
+    /// Submits the step; `copies` is what is brought in it where copy engines may do it. A step that is submitted kernel by kernel begins once
     /// the one before it has ended, as decoding does.
     pub(super) fn submit(&self, rig: &Rig<'_>, copies: &Copies) -> Result<(), HwError> {
         match &self.graph {
@@ -74,8 +76,8 @@ pub(super) struct Recorder<'a> {
     /// Place of the last time noted on the compute stream.
     pub(super) since: u32,
     pub(super) events: &'a Events,
-    /// What copy engines bring, per layer; nothing while a step is captured.
-    pub(super) copies: &'a [[Vec<Move>; 2]],
+    /// What is brought where copy engines may do it, per layer; nothing while a step is captured.
+    pub(super) copies: &'a [[Brought; 2]],
     /// Layers for which something was sent ahead in this step.
     pub(super) sent: Vec<bool>,
     /// Whether the copy-in stream has work of this step.
@@ -83,7 +85,7 @@ pub(super) struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    fn new(rig: &'a Rig<'a>, traced: bool, events: &'a Events, copies: &'a [[Vec<Move>; 2]]) -> Recorder<'a> {
+    fn new(rig: &'a Rig<'a>, traced: bool, events: &'a Events, copies: &'a [[Brought; 2]]) -> Recorder<'a> {
         let sent = vec![false; rig.geometry.layers as usize];
         Recorder { rig, traced, marks: Vec::new(), next: 0, since: 0, events, copies, sent, copied_in: false }
     }
@@ -128,6 +130,9 @@ impl<'a> Recorder<'a> {
         self.feed(sparse)?;
         self.mark(OpKind::Select, Some(at), Some(sparse))?;
         self.look_up(sparse)?;
+        if !self.copies.is_empty() && rig.geometry.ways.always.is_none() {
+            self.events.looked_up.record(&rig.stream)?;
+        }
         self.mark(OpKind::Lookup, Some(at), Some(sparse))?;
         match rig.geometry.ways.overlap {
             Overlap::HitFirst => self.hits_first(at, sparse)?,
@@ -177,7 +182,9 @@ impl<'a> Recorder<'a> {
         self.append(sparse)?;
         self.prepare(sparse, Part::Hits)?;
         self.prepare(sparse, Part::Misses)?;
-        rig.attend(layer, Part::Hits, rig.spare())?;
+        // Beside the misses of this layer prefetches may be under way.
+        let spare = rig.spare(self.mechanism(sparse, 0)).max(rig.spare_beside());
+        rig.attend(layer, Part::Hits, spare)?;
         self.mark(OpKind::Attend, Some(at), Some(sparse))?;
         rig.stream.wait_event(&self.events.demand)?;
         self.mark(OpKind::Demand, Some(at), Some(sparse))?;

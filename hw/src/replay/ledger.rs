@@ -12,15 +12,28 @@ use crate::ops::replay::Sizes;
 use crate::ops::swap::Move;
 use crate::parity::pool::Pool;
 use kvtier_policies::{Fill, Source, StreamPlan};
-use kvtier_sim::overlap::Overlap;
+use kvtier_sim::transfer::Mechanism;
 use kvtier_units::BlockId;
 use std::collections::VecDeque;
 
 /// A frame that holds nothing known, which nobody reads.
 const NONE: u32 = u32::MAX;
 
-/// What copy engines bring in one step: per layer that selects, its misses and its prefetches.
-pub(super) type Copies = Vec<[Vec<Move>; 2]>;
+/// One list of blocks: what brings it, and which they are.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Brought {
+    pub(super) by: Mechanism,
+    pub(super) moves: Vec<Move>,
+}
+
+impl Default for Brought {
+    fn default() -> Brought {
+        Brought { by: Mechanism::Gather, moves: Vec::new() }
+    }
+}
+
+/// What is brought in one step where copy engines may do it: per layer that selects, its misses and its prefetches.
+pub(super) type Copies = Vec<[Brought; 2]>;
 
 /// The frame of every slot's block and of every warm page.
 pub(super) struct Ledger {
@@ -44,8 +57,8 @@ struct Pages {
 /// What copy engines will be told.
 struct Copying {
     sorted: bool,
-    /// Whether prefetches wait for the next step, and for which layers.
-    ahead: bool,
+    /// Layers whose prefetches wait for the next step.
+    later: Vec<bool>,
     now: Copies,
     next: Copies,
     /// Where moves for a request that has left go.
@@ -70,7 +83,7 @@ impl Ledger {
             }),
             copies: geometry.ways.copies().then(|| Copying {
                 sorted: geometry.ways.sorted,
-                ahead: geometry.ways.overlap == Overlap::LayerAhead,
+                later: (0..geometry.layers).map(|layer| geometry.ways.sent_later(layer)).collect(),
                 now: vec![Default::default(); geometry.layers as usize],
                 next: vec![Default::default(); geometry.layers as usize],
                 scrap: geometry.scrap(),
@@ -87,7 +100,7 @@ impl Ledger {
         if let Some(copies) = &mut self.copies {
             let z = self.z;
             let seat = |moved: &Move| moved.home / z.blocks % z.streams / self.heads;
-            for moved in copies.next.iter_mut().flat_map(|lists| &mut lists[1]) {
+            for moved in copies.next.iter_mut().flat_map(|lists| &mut lists[1].moves) {
                 if join.iter().any(|joined| joined.seat == seat(moved)) {
                     moved.frame = copies.scrap;
                 }
@@ -103,13 +116,14 @@ impl Ledger {
         }
     }
 
-    /// Applies the plans of one layer. `say` hears, of every fill in the order of the script, the stream within the layer,
+    /// Applies the plans of one layer, whose misses and prefetches are brought by what is `told`. `say` hears, of every fill in the order of the script, the stream within the layer,
     /// the number of the fill, and the frame that its slot has from now on; of a growth, the next reserved one.
     pub(super) fn apply(
         &mut self,
         step: u32,
         layer: u32,
         plans: &[StreamPlan],
+        told: [Mechanism; 2],
         mut say: impl FnMut(usize, usize, u32),
     ) {
         let mut taken = self.exchange(step, layer, plans);
@@ -121,7 +135,7 @@ impl Ledger {
             }
         }
         if let Some(copies) = &mut self.copies {
-            copies.list(&self.z, layer, plans, &self.frames);
+            copies.list(&self.z, layer, plans, &self.frames, told);
         }
     }
 
@@ -198,7 +212,7 @@ impl Ledger {
     /// What they would bring in the next one, whatever happens in it.
     pub(super) fn pending(&self) -> Vec<Move> {
         let copies = self.copies.iter().flat_map(|copies| &copies.next);
-        copies.flat_map(|lists| lists[1].iter().copied()).collect()
+        copies.flat_map(|lists| lists[1].moves.iter().copied()).collect()
     }
 
     /// The warm pages: stream, block, frame.
@@ -259,9 +273,8 @@ impl Pages {
 
 impl Copying {
     /// Lists what a layer brings from home, for this step or, ahead, for the next.
-    fn list(&mut self, z: &Sizes, layer: u32, plans: &[StreamPlan], frames: &[u32]) {
+    fn list(&mut self, z: &Sizes, layer: u32, plans: &[StreamPlan], frames: &[u32], told: [Mechanism; 2]) {
         let at = layer as usize;
-        let several = self.now.len() > 1;
         let home = |g: u32, fill: &Fill| Move {
             home: g * z.blocks + fill.block.0,
             frame: frames[place(z, g, fill.slot.0)],
@@ -278,12 +291,11 @@ impl Copying {
         };
         let (loads, ahead) = (brought(|plan| &plan.loads), brought(|plan| &plan.ahead));
         let prefetches = brought(|plan| &plan.prefetches);
-        self.now[at][0] = loads;
-        self.now[at][1].extend(ahead);
+        self.now[at][0] = Brought { by: told[0], moves: loads };
         // What the first layer wants is sent during the last one, any other during the layer before it in the next step.
-        let later = self.ahead && (at > 0 || !several);
-        let to = if later { &mut self.next } else { &mut self.now };
-        to[at][1].extend(prefetches);
+        let to = if self.later[at] { &mut self.next } else { &mut self.now };
+        // A layer prefetches in one phase only.
+        to[at][1] = Brought { by: told[1], moves: if ahead.is_empty() { prefetches } else { ahead } };
     }
 }
 

@@ -160,7 +160,7 @@ pub fn run(device: &Device, single: &Single, options: &Options<'_>) -> Result<(P
     let audit = audit.expect("an audited pass keeps its audit");
     let warm = ledger.as_ref().map_or(0, Ledger::hash);
     let operations = times.operations(&traced, overhead);
-    let late = times.late();
+    let (late, chosen) = (times.late(), times.chosen);
     let mut passes = if options.repeats == 0 { vec![times] } else { Vec::new() };
     for _ in 0..options.repeats {
         let mut player = Player::new(&mut rig, single, &plain, None)?;
@@ -190,7 +190,7 @@ pub fn run(device: &Device, single: &Single, options: &Options<'_>) -> Result<(P
         by_operation: spans::by_kind(&operations),
         operations,
     };
-    let note = note(&report, &rig.geometry);
+    let note = note(&report, &rig.geometry, chosen.note());
     let point = single.point(&decisions, (&note, median.tally(&report.operations, late)), options.stop)?;
     Ok((point, report))
 }
@@ -252,17 +252,15 @@ pub fn audit(
 }
 
 /// What the reader of the point must know.
-fn note(report: &Report, geometry: &Geometry) -> String {
+fn note(report: &Report, geometry: &Geometry, chosen: Option<String>) -> String {
     let managed = if report.managed == Managed::Device { "device" } else { "host" };
     let idle = geometry.ways.overlap == Overlap::LayerAhead && geometry.budget == 0;
     let weights = if report.weights == Weights::Multiplied { "weights multiplied, " } else { "" };
+    let more = idle.then(|| NOTHING_AHEAD.to_owned()).into_iter().chain(chosen);
+    let more: String = more.map(|note| format!("; {note}")).collect();
     format!(
-        "measured on {}, decided by the {managed}, {}, {weights}median of {} passes; launches are within compute{}{}",
-        report.device.name,
-        report.attention,
-        report.window.repeats,
-        if idle { "; " } else { "" },
-        if idle { NOTHING_AHEAD } else { "" }
+        "measured on {}, decided by the {managed}, {}, {weights}median of {} passes; launches are within compute{more}",
+        report.device.name, report.attention, report.window.repeats
     )
 }
 

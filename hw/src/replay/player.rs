@@ -213,7 +213,7 @@ impl TimePlane for Player<'_, '_> {
         let geometry = &self.rig.geometry;
         self.chunk.decide(geometry, plan, work, self.keys, self.entry_bytes);
         if let Some(ledger) = &mut self.ledger {
-            self.chunk.follow(geometry, ledger, plan);
+            self.chunk.follow(geometry, ledger, plan, work);
         }
         if self.audit.is_some() {
             self.chunk.expect(geometry, plan);

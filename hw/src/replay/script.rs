@@ -31,7 +31,7 @@ pub(super) struct Note {
     pub(super) join: Vec<Joined>,
     /// Hash of the plan of each stream, in the device's order of streams.
     pub(super) expected: Vec<u64>,
-    /// What copy engines bring, where they do.
+    /// What is brought, where copy engines may do it.
     pub(super) copies: Copies,
 }
 
@@ -117,13 +117,20 @@ impl Chunk {
     }
 
     /// Has the host's ledger follow the step, which says what frames its slots take and what copy engines bring.
-    pub(super) fn follow(&mut self, geometry: &Geometry, ledger: &mut Ledger, plan: &StepPlan) {
+    pub(super) fn follow(
+        &mut self,
+        geometry: &Geometry,
+        ledger: &mut Ledger,
+        plan: &StepPlan,
+        work: &StepWork,
+    ) {
         let (z, at) = (geometry.sizes, layout(geometry, 0, 0));
         let out = self.step(geometry);
         ledger.begin();
         for (layer, plans) in (0u32..).zip(&plan.layers) {
             let first = (layer * z.streams) as usize;
-            ledger.apply(plan.step, layer, &plans.streams, |stream, fill, frame| {
+            let told = geometry.ways.told(layer as usize, &work.layers[layer as usize]);
+            ledger.apply(plan.step, layer, &plans.streams, told, |stream, fill, frame| {
                 if at.frames > 0 {
                     out[at.frames as usize + (first + stream) * z.fills as usize + fill] = frame;
                 }

@@ -5,6 +5,7 @@ use super::marks::Marked;
 use super::ways::Ways;
 use kvtier_policies::StepPlan;
 use kvtier_sim::attribution::{OpKind, Queue};
+use kvtier_sim::choice::Chosen;
 use kvtier_sim::overlap::Overlap;
 use kvtier_sim::record::TimeTally;
 use kvtier_sim::work::{LayerWork, StepWork};
@@ -43,6 +44,8 @@ pub(super) struct Times {
     /// Of all such, those of layers that had to wait.
     late: u64,
     moved: TimeTally,
+    /// What brought the lists, where that was chosen list by list.
+    pub(super) chosen: Chosen,
 }
 
 impl Times {
@@ -71,6 +74,7 @@ impl Times {
 
     /// Counts what a measured step moves. A prefetched block that is not sent in the step that wants it has arrived before.
     pub(super) fn count(&mut self, plan: &StepPlan, work: &StepWork, block_bytes: u64, ways: &Ways) {
+        ways.chooser.count(work, &mut self.chosen);
         let moved = &mut self.moved;
         moved.tokens += u64::from(work.requests);
         moved.h2d_bytes += work.admission.blocks * block_bytes;

@@ -5,20 +5,24 @@ use super::{Managed, ReplayError};
 use crate::ops::lookup::Policy;
 use kvtier_policies::allocation::Allocation;
 use kvtier_policies::prefetch::PrefetchShape;
+use kvtier_sim::attribution::OpKind;
+use kvtier_sim::choice::{Chooser, Transfer};
 use kvtier_sim::overlap::{Launch, Overlap, Variant};
 use kvtier_sim::setup::Blueprint;
-use kvtier_sim::timer::time_config;
+use kvtier_sim::timer::{request_region, time_config};
 use kvtier_sim::transfer::{Mechanism, Order};
+use kvtier_sim::work::LayerWork;
 use kvtier_sim::{SimError, Single};
 use kvtier_traces::Newest;
-use kvtier_units::Bytes;
 
 /// How the operations of a step are ordered, submitted and decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Ways {
     pub(super) overlap: Overlap,
-    /// What brings misses and prefetches.
-    pub(super) mechanism: Mechanism,
+    /// What brings misses and prefetches, if always the same; a graph always does the same.
+    pub(super) always: Option<Mechanism>,
+    /// What says so of each list otherwise: the simulator's.
+    pub(super) chooser: Chooser,
     pub(super) sorted: bool,
     /// Whether the host submits kernel by kernel instead of one graph.
     pub(super) eager: bool,
@@ -39,29 +43,60 @@ impl Ways {
     /// If it asks for something that has no counterpart on a device.
     pub(super) fn new(single: &Single, managed: Managed) -> Result<Ways, ReplayError> {
         let blueprint = &single.blueprint;
-        let time = time_config(blueprint, Variant::Offload, Bytes::ZERO)?;
+        let region = request_region(blueprint, &single.recording);
+        let time = time_config(blueprint, Variant::Offload, region)?;
         let eager = time.launch == Launch::Stream;
-        if !time.mechanism.is_gather() && !eager {
-            let message = format!(
-                "`{}` takes its addresses from the host, and a graph has none in it; set time.launch = \"stream\"",
-                time.mechanism.name()
-            );
-            return Err(refuse("time.transfer", message));
-        }
+        let always = match time.transfer {
+            Transfer::Always(mechanism) if !mechanism.is_gather() && !eager => {
+                let message = format!(
+                    "`{}` takes its addresses from the host, and a graph has none in it; set time.launch = \"stream\"",
+                    mechanism.name()
+                );
+                return Err(refuse("time.transfer", message));
+            }
+            Transfer::Always(mechanism) => Some(mechanism),
+            // Of the gathers, which a graph can hold, none is cheaper than the flat one.
+            Transfer::Auto if !eager => Some(Mechanism::Gather),
+            Transfer::Auto => None,
+        };
         check(single)?;
         Ok(Ways {
             overlap: time.overlap,
-            mechanism: time.mechanism,
+            always,
+            chooser: Chooser::new(&blueprint.machine, &blueprint.model, &time),
             sorted: time.order == Order::Sorted,
             eager,
-            policy: choose(single, time.mechanism, managed)?,
+            policy: choose(single, always, managed)?,
             sources: sources(single)?,
         })
     }
 
-    /// Whether copy engines move blocks, told by the host.
+    /// Whether copy engines may move blocks, told by the host.
     pub(super) fn copies(&self) -> bool {
-        !self.mechanism.is_gather()
+        self.always.is_none_or(|mechanism| !mechanism.is_gather())
+    }
+
+    /// What brings every list, or where each has its own, the one that asks most of the device: the gather.
+    pub(super) fn usual(&self) -> Mechanism {
+        self.always.unwrap_or(Mechanism::Gather)
+    }
+
+    /// What brings the misses and the prefetches of a layer.
+    pub(super) fn told(&self, layer: usize, work: &LayerWork) -> [Mechanism; 2] {
+        let prefetched = if self.sources[layer].is_some() { &work.ahead } else { &work.prefetch };
+        let told = [(OpKind::Demand, &work.demand), (OpKind::Prefetch, prefetched)]
+            .map(|(kind, list)| self.chooser.mechanism(kind, list));
+        assert!(
+            self.always.is_some() || !told.contains(&Mechanism::GatherPerRequest),
+            "where mechanisms are chosen, lists are flat, and no gather is cheaper than a flat one"
+        );
+        told
+    }
+
+    /// Whether the prefetches of a layer were decided in the step before the one that sends them.
+    pub(super) fn sent_later(&self, layer: u32) -> bool {
+        let first = layer == 0 && self.sources.len() > 1;
+        self.overlap == Overlap::LayerAhead && self.sources[layer as usize].is_none() && !first
     }
 }
 
@@ -110,15 +145,21 @@ fn check_warm(single: &Single) -> Result<(), ReplayError> {
 }
 
 /// The policy that decides on the device, if it does.
-fn choose(single: &Single, mechanism: Mechanism, managed: Managed) -> Result<Option<Policy>, ReplayError> {
+fn choose(
+    single: &Single,
+    always: Option<Mechanism>,
+    managed: Managed,
+) -> Result<Option<Policy>, ReplayError> {
     let blueprint = &single.blueprint;
     let own = on_device(blueprint);
     let plans = if single.run.plane.warm_frames > 0 {
         Some(("warm.size", "warm pages".to_owned()))
-    } else if !mechanism.is_gather() {
-        Some(("time.transfer", format!("the addresses of `{}`", mechanism.name())))
     } else {
-        None
+        match always {
+            None => Some(("time.transfer", "the lists that `auto` chooses for".to_owned())),
+            Some(mechanism) if mechanism.is_gather() => None,
+            Some(mechanism) => Some(("time.transfer", format!("the addresses of `{}`", mechanism.name()))),
+        }
     };
     match (managed, own, plans) {
         (Managed::Host, ..) | (Managed::Either, _, Some(_)) => Ok(None),
@@ -202,6 +243,31 @@ mod tests {
             let error = ways(rest, Managed::Either).unwrap_err();
             assert!(error.starts_with(field), "{error}");
         }
+    }
+
+    #[test]
+    fn auto_is_the_flat_gather_in_a_graph_and_a_choice_for_each_list_on_a_stream() {
+        let graph = ways("[time]\ntransfer = \"auto\"\n", Managed::Either).unwrap();
+        assert_eq!(
+            (graph.always, graph.copies(), graph.policy),
+            (Some(Mechanism::Gather), false, Some(Policy::Lru))
+        );
+        let stream = "[time]\ntransfer = \"auto\"\nlaunch = \"stream\"\n";
+        let found = ways(stream, Managed::Either).unwrap();
+        assert_eq!((found.always, found.copies(), found.policy), (None, true, None));
+        let error = ways(stream, Managed::Device).unwrap_err();
+        assert!(error.starts_with("time.transfer: the lists that `auto` chooses for"), "{error}");
+
+        let mut single = single("llama-3.1-8b", stream);
+        single.blueprint.machine.transfer.gather.rate = 1.0;
+        let slow = Ways::new(&single, Managed::Either).unwrap();
+        let mut work = LayerWork::default();
+        work.demand.add_request(1);
+        work.prefetch.add_request(100);
+        assert_eq!(found.told(0, &work), [Mechanism::Gather; 2]);
+        assert_eq!(slow.told(0, &work), [Mechanism::Gather, Mechanism::CopyBatch]);
+        work.demand.add_request(100);
+        assert_eq!(slow.told(0, &work), [Mechanism::CopyBatch; 2]);
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Issuer {
 
     /// Counts the bytes of a movement from a tier below host with a layer.
     pub(super) fn book_below(&self, out: &mut Sink<'_>, place: u32, (at, movement): (usize, &Movement)) {
-        let bytes = self.shape(movement).payload();
+        let bytes = self.bytes(movement);
         out.spans.of(Some(place)).h2d += bytes;
         out.spans.tiers.read[at] += bytes;
     }
@@ -70,8 +70,8 @@ impl Issuer {
         after: [Option<OpId>; 2],
     ) -> OpId {
         let tier = self.tier(at);
-        let shape = self.shape(movement);
-        let (bytes, host) = (shape.payload(), self.transfer.cost(&shape));
+        let shape = self.chooser.shape(kind, queue, movement);
+        let (bytes, host) = (shape.payload(), self.chooser.cost(kind, &shape));
         let cost = TransferCost {
             setup: host.setup + tier.latency,
             body: host.body.max(alone(bytes, tier.read)),

@@ -51,8 +51,7 @@ impl Issuer {
         step: &StepWork,
         lookup: OpId,
     ) {
-        let serial = self.config.overlap == Overlap::Serial;
-        let queue = if serial { Queue::Compute } else { Queue::CopyIn };
+        let queue = self.config.overlap.prefetch_queue();
         let work = &step.layers[sparse];
         let own = Decided { step: step.step, host: work.prefetch, below: work.prefetch_below };
         if own.blocks() > 0 {

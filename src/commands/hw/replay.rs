@@ -18,13 +18,16 @@ use std::process::ExitCode;
 /// Replay one configuration on the CUDA device, with real blocks, kernels and times
 ///
 /// Takes the configuration of `kvtier replay`, with every overlap mode, transfer, prefetcher and warm pages; what a
-/// device does not do is refused by name. Every decision of the device is compared with the decision plane's, and every
-/// byte moved with what it must be; differences exit with 1, a machine without a fitting device with 2.
+/// device does not do is refused by name. With time.transfer = auto a graph gathers; with time.launch = stream as well,
+/// each list of blocks is brought by what the machine file prices lowest, as the simulator chooses. Every decision of the
+/// device is compared with the decision plane's, and every byte moved with what it must be; differences exit with 1, a
+/// machine without a fitting device with 2.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  kvtier hw replay --policy lru-step --slots 2k\n  \
     kvtier hw replay --model llama-3.1-8b --concurrency 8 --overlap hit-first --out runs/h100\n  \
     kvtier hw replay --prefetch next-ranked --overlap layer-ahead --set warm.size=64MiB\n  \
     kvtier hw replay --set time.launch=stream --set time.transfer=copy-batch\n  \
+    kvtier hw replay --machine mine.toml --set time.launch=stream --set time.transfer=auto\n  \
     kvtier hw replay --model llama-3.1-8b --weights multiplied")]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -1,0 +1,104 @@
+//! What moves the blocks of a list, as the executor runs it: by choice never slower than by the best single mechanism, and
+//! a batch behind an event by the engine.
+
+#![allow(clippy::unwrap_used)] // a failing test may panic
+
+use kvtier_sim::attribution::{OpKind, OpSpan};
+use kvtier_sim::choice::Transfer;
+use kvtier_sim::executor::Executor;
+use kvtier_sim::overlap::{Launch, Overlap, TimeConfig, Variant};
+use kvtier_sim::presets::{self, MACHINES};
+use kvtier_sim::transfer::{Mechanism, Order};
+use kvtier_sim::work::{LayerWork, Movement, StepWork};
+use kvtier_units::{Bytes, Nanos};
+
+fn config(overlap: Overlap, transfer: Transfer, launch: Launch) -> TimeConfig {
+    TimeConfig {
+        variant: Variant::Offload,
+        overlap,
+        transfer,
+        order: Order::Random,
+        launch,
+        request_region: Bytes(1 << 30),
+        record_ops: true,
+    }
+}
+
+/// The only swap-in of a step whose first layer misses `each` blocks of `block_bytes` in each of eight requests.
+fn swap_in(machine: &str, config: TimeConfig, each: u32, block_bytes: u64) -> OpSpan {
+    let machine = presets::machine(machine).unwrap();
+    let mut model = presets::model("llama-3.1-8b").unwrap();
+    model.attention.block_bytes = Bytes(block_bytes);
+    let mut demand = Movement::default();
+    (0..8).for_each(|_| demand.add_request(each));
+    let layer =
+        LayerWork { streams: 64, selected_blocks: 8_192, resident_blocks: 8_192, ..Default::default() };
+    let mut layers = vec![layer; 32];
+    layers[0].demand = demand;
+    layers[0].resident_blocks -= demand.blocks;
+    let work = StepWork { requests: 8, context_entries: 1 << 18, layers, ..StepWork::default() };
+    let mut executor = Executor::new(&machine, &model, config);
+    *executor.run_step(&work).ops.iter().find(|op| op.kind == OpKind::Demand).unwrap()
+}
+
+#[test]
+fn a_list_by_choice_takes_no_longer_than_by_the_best_mechanism() {
+    let mut copied = 0;
+    for (machine, _) in MACHINES {
+        for launch in [Launch::Graph, Launch::Stream] {
+            for (each, bytes) in [
+                (1, 656),
+                (1, 1 << 23),
+                (3, 8 << 10),
+                (200, 8 << 10),
+                (40, 64 << 10),
+                (60, 1 << 22),
+                (9, 1 << 25),
+            ] {
+                let took = |transfer| {
+                    let op = swap_in(machine, config(Overlap::Serial, transfer, launch), each, bytes);
+                    op.end - op.begin
+                };
+                let single = |(_, transfer): &(&str, Transfer)| match transfer {
+                    Transfer::Always(mechanism) if launch == Launch::Graph && !mechanism.is_gather() => None,
+                    Transfer::Always(_) => Some(took(*transfer)),
+                    Transfer::Auto => None,
+                };
+                let best = Transfer::ALL.iter().filter_map(single).min().unwrap();
+                assert_eq!(took(Transfer::Auto), best, "{machine}, {launch:?}, 8 x {each} x {bytes} B");
+                copied += u32::from(best < took(Transfer::Always(Mechanism::Gather)));
+            }
+        }
+    }
+    assert!(copied > 0, "some lists are large enough for a copy engine");
+}
+
+#[test]
+fn a_batch_behind_an_event_is_made_by_the_engine() {
+    let batch = |overlap, bytes| {
+        let transfer = Transfer::Always(Mechanism::CopyBatch);
+        let op = swap_in("h100-pcie5", config(overlap, transfer, Launch::Stream), 100, bytes);
+        (op.end - op.begin).0 as f64 / 800.0
+    };
+    let params = presets::machine("h100-pcie5").unwrap().transfer.copy_batch;
+    // What it takes to begin is shared by eight hundred blocks.
+    let near = |ns: f64, exact: f64| assert!((ns - exact).abs() < 20.0, "{ns} ns a block, not {exact}");
+    near(batch(Overlap::Serial, 8_192), params.call_ns + 8_192.0 / params.staging_rate);
+    near(batch(Overlap::HitFirst, 8_192), 700.0);
+    let large = params.gap_ns + 65_536.0 / params.rate;
+    [Overlap::Serial, Overlap::HitFirst].iter().for_each(|&overlap| near(batch(overlap, 65_536), large));
+}
+
+#[test]
+fn an_engine_waits_for_the_look_up_where_the_host_tells_it() {
+    let took = |transfer, launch| {
+        let op = swap_in("h100-pcie5", config(Overlap::Serial, transfer, launch), 10, 8_192);
+        op.end - op.begin
+    };
+    let more = |mechanism| {
+        let transfer = Transfer::Always(mechanism);
+        took(transfer, Launch::Stream) - took(transfer, Launch::Graph)
+    };
+    let submission = presets::machine("h100-pcie5").unwrap().kernels.submission;
+    assert_eq!((more(Mechanism::Gather), more(Mechanism::CopyBatch)), (Nanos::ZERO, submission));
+}
