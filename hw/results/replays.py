@@ -18,7 +18,8 @@ FIVE = [
 THREE = [
     LLAMA.format("arc", 8), AHEAD + "next-ranked", AHEAD + "next-ranked --overlap hit-first", AHEAD + "next-ranked --overlap layer-ahead",
     AHEAD + "next-layer --overlap layer-ahead", EIGHT + " --set time.transfer=gather-per-request", STREAM,
-    STREAM + " --set time.transfer=copy-batch", STREAM + " --set time.transfer=copy-loop",
+    STREAM + " --set time.transfer=auto", STREAM + " --set time.transfer=copy-batch",
+    STREAM + " --set time.transfer=copy-batch --overlap hit-first", STREAM + " --set time.transfer=copy-loop",
     LLAMA.format("lru", 8) + " --set warm.size=1GiB --set warm.admission=second-touch",
     EIGHT + " --weights multiplied", BUSY.format("lru-step", 24) + " --weights multiplied",
 ]

@@ -1,7 +1,7 @@
 //! Memory that the device reaches: its own, and pinned host memory mapped into its address space.
 
 use crate::error::{During, HwError};
-use crate::{Device, Stream};
+use crate::{Device, Event, Stream};
 use bytemuck::Pod;
 use cudarc::driver::{result, sys};
 use std::marker::PhantomData;
@@ -248,7 +248,9 @@ pub unsafe fn copy_async(stream: &Stream, to: u64, from: u64, bytes: usize) -> R
     unsafe { sys::cuMemcpyAsync(to, from, bytes, stream.raw()) }.result().during("copying")
 }
 
-/// Copies `bytes` from each address to its partner by one batch for the copy engines.
+/// Copies `bytes` from each address to its partner by one batch. `before` is recorded first: a stream that has something
+/// in it leaves a batch to the copy engines, where on an idle one the driver has the CPU copy small blocks, which takes
+/// several times as long (own measurement, driver 580: 8 KiB in 3 us instead of 0.7).
 ///
 /// # Safety
 /// As [`copy_async`], for every pair.
@@ -257,6 +259,7 @@ pub unsafe fn copy_async(stream: &Stream, to: u64, from: u64, bytes: usize) -> R
 /// If the driver has no batch copies, or fails.
 pub unsafe fn copy_batch_async(
     stream: &Stream,
+    before: Option<&Event>,
     to: &[u64],
     from: &[u64],
     bytes: usize,
@@ -270,6 +273,7 @@ pub unsafe fn copy_batch_async(
     let mut attributes: sys::CUmemcpyAttributes = unsafe { std::mem::zeroed() };
     attributes.srcAccessOrder = sys::CUmemcpySrcAccessOrder::CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
     let mut first = [0usize];
+    before.map_or(Ok(()), |event| event.record(stream))?;
     // SAFETY: the lists are as long as said and are read before the call returns; the ranges are the caller's promise.
     unsafe {
         sys::cuMemcpyBatchAsync_v2(

@@ -1,10 +1,10 @@
 //! Which mechanism moves a list of blocks: the one that a configuration names, or the one by which the machine's transfer
 //! model has the list there first. It stands apart so that the simulator and a device ask the same function and agree.
 
-use crate::attribution::{OpKind, Queue};
+use crate::attribution::OpKind;
 use crate::machine::Machine;
 use crate::model::Model;
-use crate::overlap::{Launch, Overlap, TimeConfig};
+use crate::overlap::{Launch, TimeConfig};
 use crate::transfer::{Mechanism, Order, TransferCost, TransferParams, TransferShape};
 use crate::work::{LayerWork, Movement, StepWork};
 use kvtier_units::{Bytes, Nanos};
@@ -48,7 +48,6 @@ impl Transfer {
 pub struct Chooser {
     params: TransferParams,
     transfer: Transfer,
-    overlap: Overlap,
     order: Order,
     launch: Launch,
     block_bytes: Bytes,
@@ -62,7 +61,6 @@ impl Chooser {
         Chooser {
             params: machine.transfer,
             transfer: config.transfer,
-            overlap: config.overlap,
             order: config.order,
             launch: config.launch,
             block_bytes: model.attention.block_bytes,
@@ -76,19 +74,12 @@ impl Chooser {
         match self.transfer {
             Transfer::Always(mechanism) => mechanism,
             Transfer::Auto if movement.blocks == 0 => SWAP_IN[0],
-            Transfer::Auto => {
-                let queue = if kind == OpKind::Demand {
-                    self.overlap.demand_queue()
-                } else {
-                    self.overlap.prefetch_queue()
-                };
-                self.shape(kind, queue, movement).mechanism
-            }
+            Transfer::Auto => self.shape(kind, movement).mechanism,
         }
     }
 
-    /// The transfer of a list that is not empty in a queue, by what brings it.
-    pub(crate) fn shape(&self, kind: OpKind, queue: Queue, movement: &Movement) -> TransferShape {
+    /// The transfer of a list that is not empty, by what brings it.
+    pub(crate) fn shape(&self, kind: OpKind, movement: &Movement) -> TransferShape {
         let shape = TransferShape {
             mechanism: SWAP_IN[0],
             order: self.order,
@@ -97,9 +88,8 @@ impl Chooser {
             region: self.request_region * u64::from(movement.requests),
             requests: movement.requests,
             worst_request: u64::from(movement.worst_request),
-            // Misses in the compute queue are told once the look-up is done, and then nothing stands before them; what
-            // is prefetched there stands behind the attention.
-            queued: queue != Queue::Compute || kind == OpKind::Prefetch,
+            // Whoever brings blocks by a batch puts an event before it.
+            queued: true,
         };
         let by = |mechanism| TransferShape { mechanism, ..shape };
         match self.transfer {
@@ -172,7 +162,7 @@ impl fmt::Display for Chosen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::overlap::Variant;
+    use crate::overlap::{Overlap, Variant};
     use crate::presets::{self, MACHINES};
     use crate::transfer::nanos;
 
@@ -203,14 +193,14 @@ mod tests {
     fn small_blocks_are_gathered_and_large_ones_copied() {
         let by =
             |bytes| chooser("h100-pcie5", Launch::Stream, bytes).mechanism(OpKind::Demand, &list(8, 256));
-        for bytes in [656, 8 << 10, 64 << 10, MIB] {
+        for bytes in [656, 8 << 10, 64 << 10, 256 << 10] {
             assert_eq!(by(bytes), Mechanism::Gather, "blocks of {bytes} B");
         }
-        // A copy of its own costs its gap and then runs at the rate of the link, a little above that of a gather.
+        // A block of a batch costs something of its own and then goes at the rate of the link, a little above a gather's.
         let params = chooser("h100-pcie5", Launch::Stream, 1).params;
-        let crossing = params.copy_loop.gap_ns / (1.0 / params.gather.rate - 1.0 / params.copy.rate);
-        assert!((crossing / 2.7e6 - 1.0).abs() < 0.01, "{crossing} B");
-        for (share, mechanism) in [(97, Mechanism::Gather), (103, Mechanism::CopyLoop)] {
+        let crossing = params.copy_batch.queued_ns / (1.0 / params.gather.rate - 1.0 / params.copy.rate);
+        assert!((crossing / 4.7e5 - 1.0).abs() < 0.01, "{crossing} B");
+        for (share, mechanism) in [(97, Mechanism::Gather), (103, Mechanism::CopyBatch)] {
             let bytes = nanos(crossing).0 / 128 * 128 * share / 100;
             assert_eq!(by(bytes), mechanism, "{share}% of the block at which they cost the same");
         }
@@ -234,8 +224,8 @@ mod tests {
         let choice = chooser("h100-pcie5", Launch::Stream, 4 * MIB);
         let by = |kind, each| choice.mechanism(kind, &list(1, each));
         assert_eq!(by(OpKind::Demand, 1), Mechanism::Gather);
-        assert_eq!(by(OpKind::Prefetch, 1), Mechanism::CopyLoop);
-        assert_eq!(by(OpKind::Demand, 16), Mechanism::CopyLoop);
+        assert_eq!(by(OpKind::Prefetch, 1), Mechanism::CopyBatch);
+        assert_eq!(by(OpKind::Demand, 16), Mechanism::CopyBatch);
     }
 
     #[test]
@@ -244,8 +234,7 @@ mod tests {
         let params = &mut choice.params;
         params.gather.rate = 1.0;
         (params.copy_loop.call_ns, params.copy_loop.gap_ns) = (0.0, 0.0);
-        (params.copy_batch.call_ns, params.copy_batch.gap_ns) = (0.0, 0.0);
-        params.copy_batch.rate = params.copy.rate;
+        params.copy_batch.queued_ns = 0.0;
         assert_eq!(choice.mechanism(OpKind::Demand, &list(8, 8)), Mechanism::CopyLoop);
 
         let mut chosen = Chosen::default();

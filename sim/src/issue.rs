@@ -292,7 +292,7 @@ impl Issuer {
         movement: &Movement,
         after: [Option<OpId>; 2],
     ) -> OpId {
-        let shape = self.chooser.shape(kind, queue, movement);
+        let shape = self.chooser.shape(kind, movement);
         let work = Work::Transfer {
             cost: self.chooser.cost(kind, &shape),
             route: Route::over(&[link_of(kind), HOST, HBM]),

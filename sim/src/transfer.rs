@@ -74,8 +74,8 @@ pub struct TransferShape {
     pub requests: u32,
     /// The most blocks that one request moves.
     pub worst_request: u64,
-    /// Whether other work stands before it in its stream when it is submitted, an event say: then no driver has the CPU
-    /// make it at once.
+    /// Whether other work stands before it in its stream when it is submitted, an event say. On an idle stream the driver
+    /// has the CPU make batches of small blocks at once.
     pub queued: bool,
 }
 
@@ -140,7 +140,8 @@ pub struct CopyBatchParams {
     pub staged_up_to: f64,
     /// Bytes/ns of staging.
     pub staging_rate: f64,
-    /// Least time per block of a batch that is queued behind other work, ns: the engine makes it, and the CPU told it before.
+    /// What a block of a batch that is queued behind other work takes beyond its bytes over the link, ns: the CPU tells
+    /// it, and the engine goes on to it.
     pub queued_ns: f64,
 }
 
@@ -213,7 +214,9 @@ impl TransferParams {
                 copy.setup_ns,
                 blocks * max(self.copy_loop.call_ns, self.copy_loop.gap_ns + bytes / copy.rate),
             ),
-            Mechanism::CopyBatch => (copy.setup_ns, blocks * self.copy_batch.block_ns(bytes, shape.queued)),
+            Mechanism::CopyBatch => {
+                (copy.setup_ns, blocks * self.copy_batch.block_ns(bytes, shape.queued, copy.rate))
+            }
         }
     }
 }
@@ -248,15 +251,14 @@ impl GatherParams {
 }
 
 impl CopyBatchParams {
-    /// Time per block of a batch, ns.
-    fn block_ns(&self, bytes: f64, queued: bool) -> f64 {
-        let engine_ns = self.gap_ns + bytes / self.rate;
+    /// Time per block of a batch, ns, over a link of `link` bytes/ns.
+    fn block_ns(&self, bytes: f64, queued: bool, link: f64) -> f64 {
         if queued {
-            max(self.queued_ns, engine_ns)
+            self.queued_ns + bytes / link
         } else if bytes <= self.staged_up_to {
             self.call_ns + bytes / self.staging_rate
         } else {
-            max(self.call_ns, engine_ns)
+            max(self.call_ns, self.gap_ns + bytes / self.rate)
         }
     }
 }

@@ -171,7 +171,7 @@ pub fn start(link_rate: f64) -> TransferParams {
             rate: 50.0,
             staged_up_to: 24_576.0,
             staging_rate: 5.0,
-            queued_ns: 700.0,
+            queued_ns: 550.0,
         },
     }
 }

@@ -204,7 +204,7 @@ fn a_lone_transfer_takes_its_cost_to_the_nanosecond() {
             region: Bytes((8 * 64) << 20),
             requests: 8,
             worst_request: 24,
-            queued: false,
+            queued: true,
         };
         let alone = machine.transfer.cost(&shape).total() + machine.kernels.graph_node;
         assert_eq!(op.end - op.begin, alone, "{}", mechanism.name());

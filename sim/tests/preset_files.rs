@@ -86,7 +86,7 @@ fn a_faulty_file_names_the_field() {
             .contains("gpu.hbm_read")
     );
     assert!(
-        fault(good.replace("queued = { value = \"0.7 us\"", "queued = { value = \"0.7\"")).contains("0.7")
+        fault(good.replace("queued = { value = \"0.55 us\"", "queued = { value = \"0.55\"")).contains("0.55")
     );
     let good = MODELS.iter().find(|(name, _)| *name == "llama-3.1-8b").unwrap().1;
     for products in ["[4096, 61440]", "[0, 6144]", "[4294967295, 4294967295]"] {

@@ -29,11 +29,13 @@ pub(super) fn fit(probe: &Probe) -> Fitted {
     start.gather.warps = f64::from(WARPS_PER_REQUEST);
     start.copy_loop.call_ns = probe.copy_call.value;
     start.copy_batch.call_ns = probe.batch_call.value;
-    let mut params = transfer_fit::fit(&start, &rows.iter().collect::<Vec<_>>());
+    let alone: Vec<&Observation> = rows.iter().filter(|row| !row.shape.queued).collect();
+    let mut params = transfer_fit::fit(&start, &alone);
     // No transfer is faster than the link, whatever a fit finds within the noise.
     let link = (probe.ceilings.to_device * 1e3).floor() / 1e3;
     params.gather.rate = params.gather.rate.min(link);
     params.copy_batch.rate = params.copy_batch.rate.min(link);
+    params.copy_batch.queued_ns = queued(&params, &rows).unwrap_or(params.copy_batch.call_ns);
     let mut errors: Vec<f64> = rows.iter().map(|row| log_error(&params, row).exp_m1().abs()).collect();
     errors.sort_by(f64::total_cmp);
     Fitted {
@@ -42,6 +44,19 @@ pub(super) fn fit(probe: &Probe) -> Fitted {
         median_error: errors.get(errors.len() / 2).copied().unwrap_or(0.0),
         worst_error: errors.last().copied().unwrap_or(0.0),
     }
+}
+
+/// What a block of a batch that finds other work in its stream takes beyond its bytes over the link: the middle of the
+/// rows, ns.
+fn queued(params: &TransferParams, rows: &[Observation]) -> Option<f64> {
+    let beyond = |row: &Observation| {
+        let shape = &row.shape;
+        (row.measured_ns - params.copy.setup_ns) / shape.blocks as f64
+            - shape.block_bytes.0 as f64 / params.copy.rate
+    };
+    let mut all: Vec<f64> = rows.iter().filter(|row| row.shape.queued).map(beyond).collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).map(|middle| middle.max(0.0))
 }
 
 /// A row as the fit takes it; `None` for transfers that the model does not describe.
@@ -59,7 +74,7 @@ fn observation(row: &super::TransferRow) -> Option<Observation> {
             region: Bytes(row.region_bytes),
             requests: row.requests,
             worst_request: row.worst_request,
-            queued: false,
+            queued: row.queued,
         },
         measured_ns: row.time.median_ps as f64 / 1000.0,
     })

@@ -134,6 +134,7 @@ fn transfer_constants(fitted: &fit::Fitted) -> Vec<(&'static str, String, &'stat
         ("transfer.copy_batch.gap", nanos(copy_batch.gap_ns)),
         ("transfer.copy_batch.rate", bytes_per_second(copy_batch.rate)),
         ("transfer.copy_batch.staging_rate", bytes_per_second(copy_batch.staging_rate)),
+        ("transfer.copy_batch.queued", nanos(copy_batch.queued_ns)),
     ]
     .into_iter()
     .map(|(path, value)| (path, value, "fitted", note.clone()))

@@ -38,6 +38,9 @@ pub struct TransferRow {
     pub requests: u32,
     /// Blocks of the request that has most.
     pub worst_request: u64,
+    /// Whether other work stood before it in its stream when it was submitted.
+    #[serde(default)]
+    pub queued: bool,
     /// Time of one transfer.
     pub time: Spread,
 }

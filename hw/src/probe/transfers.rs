@@ -76,6 +76,7 @@ impl Bench {
             region_bytes,
             requests: 1,
             worst_request: blocks,
+            queued: false,
             time,
         });
     }
@@ -137,7 +138,7 @@ impl Bench {
         for _ in 0..5 {
             let began = Instant::now();
             // SAFETY: within both buffers, which live until the synchronisation.
-            unsafe { copy_batch_async(&self.stream, &to, &from, bytes) }?;
+            unsafe { copy_batch_async(&self.stream, None, &to, &from, bytes) }?;
             samples.push(elapsed(began));
             self.stream.synchronize()?;
         }
@@ -174,11 +175,11 @@ impl Bench {
         Ok(())
     }
 
-    /// Blocks one copy each, and all in a batch. A batch finds its stream idle, as behind a look-up that the host waited
-    /// for: then the driver has the CPU copy blocks of up to 16 KiB, which the engine does where other work is ahead.
+    /// Blocks one copy each, and all in a batch: on an idle stream, where the driver has the CPU copy blocks of up to
+    /// 16 KiB, and behind an event, as replays do it.
     fn loops_and_batches(&mut self, block_bytes: u32) -> Result<(), HwError> {
         let region = self.home.len().min(4 << 30);
-        let bytes = block_bytes as usize;
+        let (bytes, before) = (block_bytes as usize, Event::new(&self.device)?);
         for blocks in [32usize, 128, 512] {
             let moves = self.draw(block_bytes, region, blocks, false);
             let address = |base: u64, block: u32| base + u64::from(block) * u64::from(block_bytes);
@@ -196,9 +197,16 @@ impl Bench {
             let time = self.stream.time(5, || {
                 self.stream.synchronize()?;
                 // SAFETY: as above.
-                unsafe { copy_batch_async(&self.stream, &to, &from, bytes) }
+                unsafe { copy_batch_async(&self.stream, None, &to, &from, bytes) }
             })?;
             self.note("copy-batch", "copy-batch", "random", sizes, time);
+            let time = self.stream.time(5, || {
+                self.stream.synchronize()?;
+                // SAFETY: as above.
+                unsafe { copy_batch_async(&self.stream, Some(&before), &to, &from, bytes) }
+            })?;
+            self.note("copy-batch-queued", "copy-batch", "random", sizes, time);
+            self.rows.last_mut().expect("just noted").queued = true;
         }
         Ok(())
     }
@@ -273,6 +281,7 @@ impl Bench {
                 region_bytes: (requests * SLICE_BYTES) as u64,
                 requests: count32(requests),
                 worst_request: per as u64,
+                queued: false,
                 time,
             });
         }

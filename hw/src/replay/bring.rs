@@ -187,7 +187,11 @@ impl Rig<'_> {
         }
         let (to, from): (Vec<u64>, Vec<u64>) = moves.iter().map(ends).unzip();
         // SAFETY: as above.
-        if moves.is_empty() { Ok(()) } else { unsafe { copy_batch_async(stream, &to, &from, bytes) } }
+        if moves.is_empty() {
+            Ok(())
+        } else {
+            unsafe { copy_batch_async(stream, Some(&self.before_batch), &to, &from, bytes) }
+        }
     }
 
     /// Multiprocessors that what flies beside attention keeps to itself; copy engines need none.

@@ -8,7 +8,7 @@ use crate::ops::dense::{BF16_NOISE, Dense, Gemm, Product};
 use crate::ops::lookup::{Decided, Lookup, Policy, Residencies, Selected};
 use crate::ops::replay::{Argument, Call, Meta, Part, ReplayKernels, Script};
 use crate::ops::swap::{Lists, Move, Moves, Pools, Swap, Width};
-use crate::{Device, DeviceBuffer, HwError, PinnedBuffer, Shape, Stream};
+use crate::{Device, DeviceBuffer, Event, HwError, PinnedBuffer, Shape, Stream};
 use kvtier_policies::Start;
 
 /// Multiprocessors that a swap-in beside attention keeps to itself.
@@ -93,6 +93,8 @@ pub(super) struct Rig<'a> {
     pub(super) readings: [Reading; 2],
     scratch: Option<Scratch>,
     checksum: DeviceBuffer<u32>,
+    /// Stands in a stream before a batch of copies.
+    pub(super) before_batch: Event,
     owners_on_host: Vec<u64>,
     /// What products take and give; nothing where weights are streamed.
     operands: Option<[DeviceBuffer<u16>; 2]>,
@@ -175,6 +177,7 @@ impl<'a> Rig<'a> {
             readings: [reading()?, reading()?],
             scratch,
             checksum: DeviceBuffer::filled(device, 1, 0)?,
+            before_batch: Event::new(device)?,
             owners_on_host: vec![0; all],
             operands: operands(&kernels.device, &geometry)?,
             device: device.clone(),

@@ -70,7 +70,7 @@ impl Issuer {
         after: [Option<OpId>; 2],
     ) -> OpId {
         let tier = self.tier(at);
-        let shape = self.chooser.shape(kind, queue, movement);
+        let shape = self.chooser.shape(kind, movement);
         let (bytes, host) = (shape.payload(), self.chooser.cost(kind, &shape));
         let cost = TransferCost {
             setup: host.setup + tier.latency,
