@@ -38,8 +38,8 @@ pub enum SlruVariant {
     Libcachesim,
 }
 
-/// Room for 16 segments, and for what stands above and below them.
-const ROOM: usize = 32;
+/// Room for as many segments as can be numbered, so that no index has to be looked at.
+const ROOM: usize = 256;
 
 /// A slot's neighbours in the list, towards its front and towards its back: eight bytes, which straddle no cache line.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +70,7 @@ pub struct Slru {
 /// A segment's place in an array.
 #[inline(always)]
 fn place(segment: u8) -> usize {
-    usize::from(segment) % ROOM
+    usize::from(segment)
 }
 
 /// Has segments from `segment` down end at `new` that ended at `old`: at most one, unless the next ones are empty.
