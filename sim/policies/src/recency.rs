@@ -41,10 +41,15 @@ impl List {
 
     #[inline(always)]
     fn renew(&mut self, slot: Slot) {
-        let Node { newer, older } = self.nodes[slot.index()];
-        self.nodes[newer as usize].older = older;
-        self.nodes[older as usize].newer = newer;
-        self.push_newest(slot);
+        let ends = self.ends();
+        // Through one slice, which the compiler need not look for again after each write.
+        let nodes = &mut self.nodes[..];
+        let Node { newer, older } = nodes[slot.index()];
+        nodes[newer as usize].older = older;
+        nodes[older as usize].newer = newer;
+        let second = std::mem::replace(&mut nodes[ends as usize].older, slot.0);
+        nodes[slot.index()] = Node { newer: ends, older: second };
+        nodes[second as usize].newer = slot.0;
     }
 
     #[inline(always)]

@@ -129,17 +129,29 @@ impl LruStepChurn {
     }
 
     /// Puts in order what is left of the next group.
-    #[inline(never)]
+    #[inline(always)]
     fn order_next_group(&mut self) {
         let bound = 1u64 << (self.first_bit as usize + self.group);
         let end = self.ends[self.group];
+        let (numbers, victims) = (&self.numbers[..], &mut self.victims[..]);
         let mut last = 0;
         for block in &self.left[self.group_start..end] {
-            let number = self.numbers[block.index()];
-            self.victims[last] = number;
+            let number = numbers[block.index()];
+            victims[last] = number;
             last += usize::from(number < bound);
         }
-        self.victims[..last].sort_unstable();
+        // Most groups have few left: by then a sort is a call and a mispredicted branch for each.
+        if last > 8 {
+            victims[..last].sort_unstable();
+        } else {
+            for at in 1..last {
+                for lower in (0..at).rev() {
+                    let (low, high) = (victims[lower], victims[lower + 1]);
+                    victims[lower] = low.min(high);
+                    victims[lower + 1] = low.max(high);
+                }
+            }
+        }
         (self.next, self.last) = (0, last);
         self.group_start = end;
         self.group += 1;

@@ -10,7 +10,7 @@
 use super::classic::ClassicPolicy;
 use super::ghosts::{GHOST_BYTES_PER_BLOCK, Ghosts};
 use super::{BufferShape, NoParams, Pins, StateClass};
-use crate::{PolicyError, SlotQueues};
+use crate::PolicyError;
 use kvtier_units::{BlockId, Slot};
 
 const ONCE: u8 = 0;
@@ -40,27 +40,150 @@ fn quotient(over: u64, under: u64) -> u128 {
     round(exact) >> 40
 }
 
+/// Set in links of T2.
+const OFTEN_LINK: u32 = 1 << 31;
+
+/// A slot's neighbours in its list: towards the front, and towards the back with the mark of the list. Neighbours stand in the
+/// same list, so who links two of them hands on the mark with the link.
+#[derive(Clone, Copy)]
+struct Node {
+    ahead: u32,
+    behind: u32,
+}
+
+/// T1 and T2. Not [`SlotQueues`](crate::SlotQueues): a node of eight bytes straddles no cache line, and with two lists one
+/// length says both, so that a hit has one number to bring up to date.
+struct Lists {
+    /// A node for each slot, then for each list's sentinel, which stands ahead of the front and behind the back.
+    nodes: Vec<Node>,
+    slots: u32,
+    /// Slots in either list, and in T1.
+    all: u32,
+    once: u32,
+}
+
+/// The number in a link.
+#[inline(always)]
+fn number(link: u32) -> usize {
+    (link & !OFTEN_LINK) as usize
+}
+
+/// A link towards a slot of the list.
+#[inline(always)]
+fn marked(slot: Slot, list: u8) -> u32 {
+    slot.0 + u32::from(list) * OFTEN_LINK
+}
+
+impl Lists {
+    fn new(slots: u32) -> Lists {
+        assert!(slots < OFTEN_LINK - 1, "links count slots in 31 bits");
+        let mut nodes: Vec<Node> = (0..slots + 2).map(|node| Node { ahead: node, behind: node }).collect();
+        nodes[slots as usize + 1].behind |= OFTEN_LINK;
+        Lists { nodes, slots, all: 0, once: 0 }
+    }
+
+    #[inline(always)]
+    fn sentinel(&self, list: u8) -> u32 {
+        self.slots + u32::from(list)
+    }
+
+    #[inline(always)]
+    fn len(&self, list: u8) -> u32 {
+        if list == ONCE { self.once } else { self.all - self.once }
+    }
+
+    /// The list that a slot stands in.
+    #[inline(always)]
+    fn list_of(&self, slot: Slot) -> u8 {
+        u8::from(self.nodes[slot.index()].behind & OFTEN_LINK != 0)
+    }
+
+    #[inline(always)]
+    fn unlink(&mut self, slot: Slot) {
+        let Node { ahead, behind } = self.nodes[slot.index()];
+        self.nodes[ahead as usize].behind = behind;
+        self.nodes[number(behind)].ahead = ahead;
+    }
+
+    #[inline(always)]
+    fn link_front(&mut self, list: u8, slot: Slot) {
+        let sentinel = self.sentinel(list);
+        let first = std::mem::replace(&mut self.nodes[sentinel as usize].behind, marked(slot, list));
+        self.nodes[slot.index()] = Node { ahead: sentinel, behind: first };
+        self.nodes[number(first)].ahead = slot.0;
+    }
+
+    /// Puts a slot that stands nowhere at the front of a list.
+    #[inline(always)]
+    fn push_front(&mut self, list: u8, slot: Slot) {
+        self.all += 1;
+        self.once += u32::from(1 - list);
+        self.link_front(list, slot);
+    }
+
+    #[inline(always)]
+    fn remove(&mut self, slot: Slot) {
+        self.all -= 1;
+        self.once -= u32::from(1 - self.list_of(slot));
+        self.unlink(slot);
+    }
+
+    /// Moves a slot from the list that it stands in to the front of another, or of the same. Through one slice, which the
+    /// compiler need not look for again after each write.
+    #[inline(always)]
+    fn move_front(&mut self, to: u8, slot: Slot) {
+        let sentinel = self.sentinel(to);
+        let nodes = &mut self.nodes[..];
+        let Node { ahead, behind } = nodes[slot.index()];
+        nodes[ahead as usize].behind = behind;
+        nodes[number(behind)].ahead = ahead;
+        let first = std::mem::replace(&mut nodes[sentinel as usize].behind, marked(slot, to));
+        nodes[slot.index()] = Node { ahead: sentinel, behind: first };
+        nodes[number(first)].ahead = slot.0;
+        self.once = self.once + (behind >> OFTEN_LINK.trailing_zeros()) - u32::from(to);
+    }
+
+    /// The oldest slot of a list, which is not empty.
+    #[inline(always)]
+    fn back(&self, list: u8) -> Slot {
+        Slot(self.nodes[self.sentinel(list) as usize].ahead)
+    }
+
+    /// The oldest slot of a list that may be evicted.
+    #[inline(always)]
+    fn oldest_evictable(&self, list: u8, pins: &Pins<'_>) -> Option<Slot> {
+        let newer = |at: u32| Some(self.nodes[at as usize].ahead).filter(|&next| next != self.sentinel(list));
+        std::iter::successors(newer(self.sentinel(list)), |&at| newer(at))
+            .map(Slot)
+            .find(|&slot| !pins.holds(slot))
+    }
+}
+
 /// T1 and T2 with their ghosts B1 and B2.
 pub struct Arc {
-    lists: SlotQueues,
+    lists: Lists,
     ghosts: Ghosts<2>,
     slots: u64,
-    /// Target length of T1, in 2^-52 slots.
+    /// Target length of T1, in 2^-52 slots, and in whole slots.
     target: u128,
+    whole_target: u64,
     /// Blocks on their way into T1 and T2.
     pending: [u64; 2],
 }
 
 impl Arc {
+    #[inline(always)]
     fn resident(&self, list: u8) -> u64 {
         u64::from(self.lists.len(list))
     }
 
+    #[inline(always)]
     fn ghosts(&self, list: u8) -> u64 {
         self.ghosts.len(usize::from(list)) as u64
     }
 
     /// Moves the target after a ghost of `list` came back; the ghost is already out of its list.
+    #[inline(always)]
     fn adapt(&mut self, list: u8) {
         let (own, other) = (self.ghosts(list) + 1, self.ghosts(1 - list));
         let by = quotient(other, own);
@@ -68,58 +191,73 @@ impl Arc {
             ONCE => round(self.target + by).min(u128::from(self.slots) << FRACTION),
             _ => round(self.target.saturating_sub(by)),
         };
+        self.whole_target = u64::try_from(self.target >> FRACTION).expect("at most all slots");
     }
 
     /// The list whose oldest makes room.
+    #[inline(always)]
     fn giver(&self, from_often: bool) -> u8 {
-        let length = u128::from(self.resident(ONCE)) << FRACTION;
-        let once = length > self.target || (length == self.target && from_often);
-        if (once && length > 0) || self.lists.is_empty(OFTEN) { ONCE } else { OFTEN }
+        let length = self.resident(ONCE);
+        let is_target = from_often && u128::from(length) << FRACTION == self.target;
+        let once = length > self.whole_target || (is_target && length > 0);
+        if once || self.resident(OFTEN) == 0 { ONCE } else { OFTEN }
     }
 
-    /// Adapts to a ghost that comes back, or trims the ghosts for a block seen for the first time.
+    /// Adapts to a ghost that comes back; the list that gives.
     #[inline(always)]
-    fn make_room(&mut self, incoming: BlockId) -> Room {
-        if let Some(list) = self.ghosts.recall(incoming) {
-            let list = if list == usize::from(ONCE) { ONCE } else { OFTEN };
-            self.adapt(list);
-            return Room { giver: self.giver(list == OFTEN), enters: OFTEN, leaves_ghost: true };
-        }
+    fn recall(&mut self, incoming: BlockId) -> u8 {
+        let list = self.ghosts.recall(incoming).expect("a ghost comes back");
+        let list = if list == usize::from(ONCE) { ONCE } else { OFTEN };
+        self.adapt(list);
+        self.giver(list == OFTEN)
+    }
+
+    /// Trims the ghosts for a block that is none; the list that gives, and whether its victim leaves one.
+    #[inline(always)]
+    fn trim(&mut self) -> (u8, bool) {
         let once = self.resident(ONCE) + self.pending[0] + self.ghosts(ONCE);
         if once >= self.slots && self.ghosts(ONCE) == 0 {
-            return Room { giver: ONCE, enters: ONCE, leaves_ghost: false };
+            return (ONCE, false);
         }
         let often = self.resident(OFTEN) + self.pending[1] + self.ghosts(OFTEN);
         if once >= self.slots || once + often >= 2 * self.slots {
             self.ghosts.forget_oldest(usize::from(once < self.slots));
         }
-        Room { giver: self.giver(false), enters: ONCE, leaves_ghost: true }
+        (self.giver(false), true)
     }
-}
 
-/// What a block that comes finds.
-struct Room {
-    /// The list whose oldest makes room.
-    giver: u8,
-    /// The list that the block will enter.
-    enters: u8,
-    /// Whether the victim leaves one.
-    leaves_ghost: bool,
+    /// Brings back a ghost where nothing is pinned. Apart from blocks that are none, which are far more.
+    #[inline(never)]
+    fn replace_for_ghost(&mut self, block: BlockId, block_of: &[BlockId]) -> Slot {
+        let giver = self.recall(block);
+        self.ghosts.take(block);
+        self.renew_oldest(giver, OFTEN, block_of)
+    }
+
+    /// Moves the oldest slot of a list to the front of another, or of the same; its block leaves a ghost.
+    #[inline(always)]
+    fn renew_oldest(&mut self, from: u8, to: u8, block_of: &[BlockId]) -> Slot {
+        let victim = self.lists.back(from);
+        self.ghosts.add_within(usize::from(from), block_of[victim.index()]);
+        self.lists.move_front(to, victim);
+        victim
+    }
 }
 
 impl ClassicPolicy for Arc {
     const NAME: &'static str = "arc";
     const SUMMARY: &'static str = "balances recency and frequency by where ghosts come back from";
-    /// Two links and the list; two kinds of ghosts.
-    const STATE: StateClass = StateClass { per_slot: 9, per_block: GHOST_BYTES_PER_BLOCK, per_stream: 0 };
+    /// Two links, one with the list; two kinds of ghosts.
+    const STATE: StateClass = StateClass { per_slot: 8, per_block: GHOST_BYTES_PER_BLOCK, per_stream: 0 };
     type Params = NoParams;
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
         Ok(Arc {
-            lists: SlotQueues::new(shape.slots, 2),
+            lists: Lists::new(shape.slots),
             ghosts: Ghosts::new(shape.blocks, 2 * shape.slots as usize),
             slots: u64::from(shape.slots),
             target: 0,
+            whole_target: 0,
             pending: [0; 2],
         })
     }
@@ -131,14 +269,19 @@ impl ClassicPolicy for Arc {
 
     #[inline(always)]
     fn evict(&mut self, incoming: BlockId, pins: &Pins<'_>, block_of: &[BlockId]) -> Slot {
-        let Room { giver, enters, leaves_ghost } = self.make_room(incoming);
+        let (giver, enters, leaves_ghost) = if self.ghosts.holds(incoming) {
+            (self.recall(incoming), OFTEN, true)
+        } else {
+            let (giver, leaves_ghost) = self.trim();
+            (giver, ONCE, leaves_ghost)
+        };
         self.pending[usize::from(enters)] += 1;
         let victim = [giver, 1 - giver]
             .into_iter()
             .find_map(|list| self.lists.oldest_evictable(list, pins))
             .expect("an evictable slot stands in a list");
         if leaves_ghost {
-            self.ghosts.add(usize::from(self.lists.queue_of(victim)), block_of[victim.index()]);
+            self.ghosts.add(usize::from(self.lists.list_of(victim)), block_of[victim.index()]);
         }
         self.lists.remove(victim);
         victim
@@ -154,16 +297,22 @@ impl ClassicPolicy for Arc {
 
     #[inline(always)]
     fn replace(&mut self, block: BlockId, block_of: &[BlockId]) -> Slot {
-        let Room { giver, enters, leaves_ghost } = self.make_room(block);
-        if enters == OFTEN {
-            self.ghosts.take(block);
+        if self.ghosts.holds(block) {
+            return self.replace_for_ghost(block, block_of);
         }
-        let victim = self.lists.back(giver).expect("the list that gives has a slot");
-        if leaves_ghost {
-            self.ghosts.add(usize::from(giver), block_of[victim.index()]);
+        // As `trim` does in a full buffer that nothing is on its way to, which has two lengths to look at.
+        let (once, often) = (self.ghosts.len(0), self.ghosts.len(1));
+        let slots = self.lists.slots as usize;
+        let once_is_full = self.lists.once as usize + once >= slots;
+        if once_is_full && once == 0 {
+            let slot = self.evict(block, &Pins::NOTHING, block_of);
+            self.on_insert(slot, block);
+            return slot;
         }
-        self.lists.move_front(enters, victim);
-        victim
+        if once_is_full | (once + often >= slots) {
+            self.ghosts.forget_oldest(usize::from(!once_is_full));
+        }
+        self.renew_oldest(self.giver(false), ONCE, block_of)
     }
 }
 

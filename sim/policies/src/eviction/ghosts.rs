@@ -3,33 +3,129 @@
 
 use kvtier_units::BlockId;
 
-/// Stamp of a block that is no ghost.
+/// Stamp of a block that never was a ghost, or came back.
 const ABSENT: u32 = 0;
 /// Stamp of a ghost that has been recalled: its block is about to enter the buffer.
-const RECALLED: u32 = u32::MAX;
+const RECALLED: u32 = 1;
+/// Stamps of ghosts are larger than those.
+const FIRST: u32 = 2;
 
-/// One list: entries at positions `oldest..next`, each at its position modulo the length of `entries`, a power of two.
+/// The order in which ghosts left, in several lists. An entry's stamp is its position, and the remainder by the number of
+/// lists says which of them it stands in; the entry is found at its stamp modulo the length of `entries`, a power of two.
+/// Who forgets the oldest only moves on, and leaves its block's stamp behind: smaller than the oldest, it counts no more.
 #[derive(Clone, Debug)]
-struct List {
+pub(super) struct Leaving<const LISTS: usize> {
+    /// `BlockId::NONE` where a ghost was taken out.
     entries: Vec<BlockId>,
-    oldest: u32,
-    next: u32,
-    len: usize,
+    /// The oldest stamp of each list.
+    oldest: [u32; LISTS],
+    /// The stamp that each list gives next.
+    next: [u32; LISTS],
+    /// The stamp before which each list has room; what was forgotten since may have made more.
+    until: [u32; LISTS],
+    /// Not of the stamps' type: the compiler would count both up at once, and wait for what it had just written one by one.
+    lengths: [usize; LISTS],
 }
 
-impl List {
+/// A number of lists, or of one among them.
+#[inline(always)]
+fn small(lists: usize) -> u32 {
+    u32::try_from(lists).expect("ghosts stand in a few lists")
+}
+
+impl<const LISTS: usize> Leaving<LISTS> {
+    /// Empty lists, with room for more than `capacity` entries in each.
+    pub(super) fn new(capacity: usize) -> Leaving<LISTS> {
+        assert!(LISTS.is_power_of_two(), "the remainder of a stamp says its list");
+        let first = std::array::from_fn(|list| FIRST * small(LISTS) + small(list));
+        let entries = vec![BlockId::NONE; LISTS * (2 * capacity + 64).next_power_of_two()];
+        Leaving { entries, oldest: first, next: first, until: first, lengths: [0; LISTS] }
+    }
+
     #[inline(always)]
-    fn entry(&mut self, position: u32) -> &mut BlockId {
+    fn entry(&mut self, stamp: u32) -> &mut BlockId {
         let mask = self.entries.len() - 1;
-        &mut self.entries[position as usize & mask]
+        &mut self.entries[stamp as usize & mask]
+    }
+
+    #[inline(always)]
+    pub(super) fn len(&self, list: usize) -> usize {
+        self.lengths[list]
+    }
+
+    /// Whether the stamp is that of a ghost.
+    #[inline(always)]
+    pub(super) fn counts(&self, stamp: u32) -> bool {
+        stamp >= self.oldest[stamp as usize % LISTS]
+    }
+
+    /// Whether the list has to make room before it takes another entry.
+    #[inline(always)]
+    pub(super) fn is_full(&self, list: usize) -> bool {
+        self.next[list] == self.until[list]
+    }
+
+    /// Appends the block if it `stays`, and returns its stamp. No branch on that: the entry is written anyway.
+    #[inline(always)]
+    pub(super) fn append(&mut self, list: usize, block: BlockId, stays: bool) -> u32 {
+        let stamp = self.next[list];
+        *self.entry(stamp) = block;
+        self.next[list] = stamp + small(LISTS) * u32::from(stays);
+        self.lengths[list] += usize::from(stays);
+        stamp
+    }
+
+    /// Takes out the entry of a stamp that counts.
+    #[inline(always)]
+    pub(super) fn remove(&mut self, stamp: u32) {
+        *self.entry(stamp) = BlockId::NONE;
+        self.lengths[stamp as usize % LISTS] -= 1;
+    }
+
+    /// Takes out the oldest entry of the list, if there is one.
+    #[inline(always)]
+    pub(super) fn remove_oldest(&mut self, list: usize) -> Option<BlockId> {
+        while self.oldest[list] < self.next[list] {
+            let block = *self.entry(self.oldest[list]);
+            self.oldest[list] += small(LISTS);
+            if block != BlockId::NONE {
+                self.lengths[list] -= 1;
+                return Some(block);
+            }
+        }
+        None
+    }
+
+    /// Counts as room what was forgotten, and if there is none closes gaps, and has each block that moves `stamped` anew.
+    /// There are gaps then, since entries outnumber ghosts.
+    #[cold]
+    pub(super) fn make_room(&mut self, list: usize, mut stamped: impl FnMut(BlockId, u32)) {
+        let length = u32::try_from(self.entries.len()).expect("entries count in 32 bits");
+        let room =
+            |oldest: u32| oldest.checked_add(length).expect("a stream evicts fewer blocks than stamps count");
+        self.until[list] = room(self.oldest[list]);
+        if self.next[list] < self.until[list] {
+            return;
+        }
+        let (mut stamp, mut first) = (self.next[list], self.next[list]);
+        while stamp > self.oldest[list] {
+            stamp -= small(LISTS);
+            let block = *self.entry(stamp);
+            if block != BlockId::NONE {
+                first -= small(LISTS);
+                *self.entry(first) = block;
+                stamped(block, first);
+            }
+        }
+        self.oldest[list] = first;
+        self.until[list] = room(first);
     }
 }
 
 /// Bounded lists of blocks that left, with removal from anywhere. A block stands in one of them at most.
 #[derive(Clone, Debug)]
 pub(crate) struct Ghosts<const LISTS: usize> {
-    /// An entry counts only while its block's stamp says its list and position.
-    lists: [List; LISTS],
+    lists: Leaving<LISTS>,
     stamp_of: Vec<u32>,
     capacity: usize,
 }
@@ -37,106 +133,70 @@ pub(crate) struct Ghosts<const LISTS: usize> {
 /// Bytes of state per block of the context.
 pub(crate) const GHOST_BYTES_PER_BLOCK: u32 = 4;
 
-/// What marks the entry of a list. Neither `ABSENT` nor `RECALLED`, since positions start at one and are bounded.
-#[inline(always)]
-fn stamp<const LISTS: usize>(list: usize, position: u32) -> u32 {
-    position * small(LISTS) + small(list)
-}
-
-/// A number of lists.
-#[inline(always)]
-fn small(lists: usize) -> u32 {
-    u32::try_from(lists).expect("ghosts stand in a few lists")
-}
-
 impl<const LISTS: usize> Ghosts<LISTS> {
     /// No ghosts yet, in each list at most `capacity` of a context of `blocks` blocks.
     pub(crate) fn new(blocks: u32, capacity: usize) -> Ghosts<LISTS> {
-        let entries = vec![BlockId::NONE; (2 * capacity + 64).next_power_of_two()];
-        let list = List { entries, oldest: 1, next: 1, len: 0 };
-        Ghosts {
-            lists: std::array::from_fn(|_| list.clone()),
-            stamp_of: vec![ABSENT; blocks as usize],
-            capacity,
-        }
+        Ghosts { lists: Leaving::new(capacity), stamp_of: vec![ABSENT; blocks as usize], capacity }
     }
 
     /// Ghosts in the list, recalled ones not counted.
     #[inline(always)]
     pub(crate) fn len(&self, list: usize) -> usize {
-        self.lists[list].len
+        self.lists.len(list)
     }
 
     /// Remembers a block that left; the oldest ghosts of the list go where there are too many.
     #[inline(always)]
     pub(crate) fn add(&mut self, list: usize, block: BlockId) {
-        let own = &mut self.lists[list];
-        if (own.next - own.oldest) as usize == own.entries.len() {
-            self.drop_stale(list);
-        }
-        let own = &mut self.lists[list];
-        let position = own.next;
-        *own.entry(position) = block;
-        own.next += 1;
-        own.len += 1;
-        let full = own.len > self.capacity;
-        assert!(position < RECALLED / small(LISTS) - 1, "a stream evicts fewer blocks than stamps count");
-        self.stamp_of[block.index()] = stamp::<LISTS>(list, position);
-        if full {
+        self.add_within(list, block);
+        if self.lists.len(list) > self.capacity {
             self.forget_oldest(list);
         }
     }
 
-    /// Closes the gaps that recalled ghosts left. There are some, since the entries outnumber the ghosts.
-    #[cold]
-    fn drop_stale(&mut self, list: usize) {
-        let own = &mut self.lists[list];
-        let mut first = own.next;
-        for position in (own.oldest..own.next).rev() {
-            let block = *own.entry(position);
-            if self.stamp_of[block.index()] == stamp::<LISTS>(list, position) {
-                first -= 1;
-                *own.entry(first) = block;
-                self.stamp_of[block.index()] = stamp::<LISTS>(list, first);
-            }
+    /// Remembers a block that left, where the caller sees to it that there are not too many.
+    #[inline(always)]
+    pub(crate) fn add_within(&mut self, list: usize, block: BlockId) {
+        if self.lists.is_full(list) {
+            self.lists.make_room(list, |block, stamp| self.stamp_of[block.index()] = stamp);
         }
-        own.oldest = first;
+        self.stamp_of[block.index()] = self.lists.append(list, block, true);
     }
 
     /// Forgets the oldest ghost of the list, if there is one.
     #[inline(always)]
     pub(crate) fn forget_oldest(&mut self, list: usize) {
-        let own = &mut self.lists[list];
-        while own.oldest < own.next {
-            let position = own.oldest;
-            let block = *own.entry(position);
-            own.oldest += 1;
-            if self.stamp_of[block.index()] == stamp::<LISTS>(list, position) {
-                self.stamp_of[block.index()] = ABSENT;
-                own.len -= 1;
-                return;
-            }
-        }
+        self.lists.remove_oldest(list);
+    }
+
+    /// Whether the block is a ghost that has not been recalled.
+    #[inline(always)]
+    pub(crate) fn holds(&self, block: BlockId) -> bool {
+        self.lists.counts(self.stamp_of[block.index()])
     }
 
     /// The list in which the block is a ghost; if it is in one it is recalled and counts no more.
     #[inline(always)]
     pub(crate) fn recall(&mut self, block: BlockId) -> Option<usize> {
-        let stamp = &mut self.stamp_of[block.index()];
-        if *stamp == ABSENT || *stamp == RECALLED {
-            return None;
-        }
-        let list = *stamp as usize % LISTS;
-        *stamp = RECALLED;
-        self.lists[list].len -= 1;
-        Some(list)
+        let stamp = self.stamp_of[block.index()];
+        self.lists.counts(stamp).then(|| {
+            self.lists.remove(stamp);
+            self.stamp_of[block.index()] = RECALLED;
+            stamp as usize % LISTS
+        })
     }
 
     /// Whether the block that enters was a ghost, recalled or not; it is one no more.
     #[inline(always)]
     pub(crate) fn take(&mut self, block: BlockId) -> bool {
-        self.recall(block);
-        std::mem::replace(&mut self.stamp_of[block.index()], ABSENT) != ABSENT
+        let stamp = &mut self.stamp_of[block.index()];
+        let counts = self.lists.counts(*stamp);
+        if counts {
+            self.lists.remove(*stamp);
+        }
+        let was = counts || *stamp == RECALLED;
+        *stamp = ABSENT;
+        was
     }
 }
 
@@ -168,7 +228,7 @@ mod tests {
             assert_eq!(ghosts.recall(BlockId(round % 3)), Some(1));
             assert!(ghosts.take(BlockId(round % 3)));
         }
-        assert_eq!((ghosts.len(0), ghosts.len(1), ghosts.lists[1].entries.len()), (0, 2, 128));
+        assert_eq!((ghosts.len(0), ghosts.len(1), ghosts.lists.entries.len()), (0, 2, 256));
         ghosts.forget_oldest(1);
         assert!(!ghosts.take(BlockId(7)) && ghosts.take(BlockId(8)));
     }

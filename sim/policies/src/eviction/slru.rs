@@ -38,15 +38,14 @@ pub enum SlruVariant {
     Libcachesim,
 }
 
-/// Room for 16 segments, and for what stands above and below them.
-const ROOM: usize = 32;
+/// Room for as many segments as can be numbered, so that no index has to be looked at.
+const ROOM: usize = 256;
 
-/// A slot's neighbours in the list, towards its front and towards its back, and its segment.
+/// A slot's neighbours in the list, towards its front and towards its back: eight bytes, which straddle no cache line.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     ahead: u32,
     behind: u32,
-    segment: u8,
 }
 
 /// Segments of recency, numbered from one: one list through all of them, from the newest of the highest to the oldest of the
@@ -54,12 +53,16 @@ struct Node {
 pub struct Slru {
     /// A node for each slot, then the one that stands before the front and after the back.
     nodes: Vec<Node>,
+    /// The segment of each slot, and room for that node.
+    segment_of: Vec<u8>,
     /// The oldest slot of each segment; of an empty one that of the next one up, and above the highest the list's end.
     /// No slot is below the lowest.
     last: [u32; ROOM],
     lengths: [u32; ROOM],
     /// Slots that each segment may hold; the lowest takes what is left.
     capacity: [u32; ROOM],
+    /// Slots of the lowest segment when all are filled and the others full.
+    rest: u32,
     top: u8,
     variant: SlruVariant,
 }
@@ -67,49 +70,70 @@ pub struct Slru {
 /// A segment's place in an array.
 #[inline(always)]
 fn place(segment: u8) -> usize {
-    usize::from(segment) % ROOM
+    usize::from(segment)
+}
+
+/// Has segments from `segment` down end at `new` that ended at `old`: at most one, unless the next ones are empty.
+#[inline(always)]
+fn move_end(last: &mut [u32; ROOM], mut segment: u8, old: u32, new: u32) {
+    while last[place(segment)] == old {
+        last[place(segment)] = new;
+        segment -= 1;
+    }
+}
+
+#[inline(always)]
+fn link(nodes: &mut [Node], last: &mut [u32; ROOM], segment: u8, slot: Slot) {
+    let ahead = last[place(segment + 1)];
+    let behind = std::mem::replace(&mut nodes[ahead as usize].behind, slot.0);
+    nodes[behind as usize].ahead = slot.0;
+    nodes[slot.index()] = Node { ahead, behind };
+    move_end(last, segment, ahead, slot.0);
+}
+
+#[inline(always)]
+fn unlink(nodes: &mut [Node], last: &mut [u32; ROOM], segment: u8, slot: Slot) {
+    let Node { ahead, behind } = nodes[slot.index()];
+    nodes[ahead as usize].behind = behind;
+    nodes[behind as usize].ahead = ahead;
+    move_end(last, segment, slot.0, ahead);
 }
 
 impl Slru {
-    #[inline(always)]
-    fn node(&mut self, at: u32) -> &mut Node {
-        &mut self.nodes[at as usize]
-    }
-
-    /// Has segments from `segment` down end at `new` that ended at `old`: at most one, unless the next ones are empty.
-    #[inline(always)]
-    fn move_end(&mut self, mut segment: u8, old: u32, new: u32) {
-        while self.last[place(segment)] == old {
-            self.last[place(segment)] = new;
-            segment -= 1;
-        }
-    }
-
     /// Links a slot that stands nowhere at the front of the segment. Lengths are the caller's.
     #[inline(always)]
     fn link(&mut self, segment: u8, slot: Slot) {
-        let ahead = self.last[place(segment + 1)];
-        let behind = std::mem::replace(&mut self.node(ahead).behind, slot.0);
-        self.node(behind).ahead = slot.0;
-        self.nodes[slot.index()] = Node { ahead, behind, segment };
-        self.move_end(segment, ahead, slot.0);
+        link(&mut self.nodes, &mut self.last, segment, slot);
+        self.segment_of[slot.index()] = segment;
     }
 
     #[inline(always)]
     fn unlink(&mut self, slot: Slot) {
-        let Node { ahead, behind, segment } = self.nodes[slot.index()];
-        self.node(ahead).behind = behind;
-        self.node(behind).ahead = ahead;
-        self.move_end(segment, slot.0, ahead);
+        unlink(&mut self.nodes, &mut self.last, self.segment_of[slot.index()], slot);
+    }
+
+    /// Moves a slot to the front of a segment, through one slice, which the compiler need not look for again after each write.
+    #[inline(always)]
+    fn relink(&mut self, from: u8, to: u8, slot: Slot) {
+        let nodes = &mut self.nodes[..];
+        unlink(nodes, &mut self.last, from, slot);
+        link(nodes, &mut self.last, to, slot);
+        self.segment_of[slot.index()] = to;
     }
 
     /// Has the least recent of the segment fall, if `falls`. No branch on that: how high a hit stood cannot be foretold.
     #[inline(always)]
     fn cool(&mut self, segment: u8, falls: bool) {
         let last = &mut self.last[place(segment)];
-        let node = &mut self.nodes[*last as usize];
-        *last = std::hint::select_unpredictable(falls, node.ahead, *last);
-        node.segment -= u8::from(falls);
+        let (at, ahead) = (*last as usize, self.nodes[*last as usize].ahead);
+        *last = std::hint::select_unpredictable(falls, ahead, *last);
+        self.segment_of[at] -= u8::from(falls);
+    }
+
+    /// The lowest of all slots.
+    #[inline(always)]
+    fn oldest(&self) -> Slot {
+        Slot(self.nodes[self.nodes.len() - 1].ahead)
     }
 
     /// Slots from the oldest of the lowest segment to the newest of the highest.
@@ -144,9 +168,11 @@ impl ClassicPolicy for Slru {
         }
         let mut last = [shape.slots; ROOM];
         last[0] = u32::MAX;
-        let nodes = (0..=shape.slots).map(|node| Node { ahead: node, behind: node, segment: 0 });
+        let nodes = (0..=shape.slots).map(|node| Node { ahead: node, behind: node });
         Ok(Slru {
             nodes: nodes.collect(),
+            segment_of: vec![0; shape.slots as usize + 1],
+            rest: shape.slots - capacity[2..].iter().sum::<u32>(),
             last,
             lengths: [0; ROOM],
             capacity,
@@ -157,10 +183,9 @@ impl ClassicPolicy for Slru {
 
     #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
-        let from = self.nodes[slot.index()].segment;
+        let from = self.segment_of[slot.index()];
         let to = (from + 1).min(self.top);
-        self.unlink(slot);
-        self.link(to, slot);
+        self.relink(from, to, slot);
         if self.lengths[place(to)] >= self.capacity[place(to)] {
             // One comes and one goes, in this segment and in the one below.
             self.cool(to, from != to);
@@ -174,7 +199,7 @@ impl ClassicPolicy for Slru {
     fn evict(&mut self, _: BlockId, pins: &Pins<'_>, _: &[BlockId]) -> Slot {
         let victim = self.ascending().find(|&slot| !pins.holds(slot));
         let victim = victim.expect("an evictable slot stands in a segment");
-        self.lengths[place(self.nodes[victim.index()].segment)] -= 1;
+        self.lengths[place(self.segment_of[victim.index()])] -= 1;
         self.unlink(victim);
         victim
     }
@@ -189,6 +214,19 @@ impl ClassicPolicy for Slru {
         };
         self.lengths[place(segment)] += 1;
         self.link(segment, slot);
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, block: BlockId, block_of: &[BlockId]) -> Slot {
+        if self.lengths[1] != self.rest {
+            let slot = self.evict(block, &Pins::NOTHING, block_of);
+            self.on_insert(slot, block);
+            return slot;
+        }
+        // All upper segments are full: either variant has the block enter the lowest, which gives the victim.
+        let victim = self.oldest();
+        self.relink(1, 1, victim);
+        victim
     }
 }
 
