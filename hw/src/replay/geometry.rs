@@ -73,12 +73,7 @@ impl Geometry {
             recording.blocks_at(request as usize, recording.steps(request as usize).saturating_sub(1))
         };
         let blocks = blueprint.requests.iter().map(last).max().unwrap_or(0) + 1;
-        if let Some(most) = ways.policy.map(Policy::most_blocks).filter(|&most| blocks > most) {
-            let message = format!(
-                "contexts of {blocks} blocks, and the device takes {most}; let the host decide (--managed host)"
-            );
-            return Err(refuse("hot.policy", message));
-        }
+        check_context(ways.policy, blocks)?;
         let sizes = Sizes {
             streams: seats * attention.head_groups,
             k: run.plane.k,
@@ -290,6 +285,19 @@ fn shape(attention: &Attention) -> Shape {
     Shape::Read
 }
 
+/// Whether the device's own policy can number so many blocks.
+fn check_context(policy: Option<Policy>, blocks: u32) -> Result<(), ReplayError> {
+    match policy.map(Policy::most_blocks).filter(|&most| blocks > most) {
+        None => Ok(()),
+        Some(most) => Err(refuse(
+            "hot.policy",
+            format!(
+                "contexts of {blocks} blocks, and the device takes {most}; let the host decide (--managed host)"
+            ),
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,6 +317,16 @@ mod tests {
         assert_eq!((llama.layers, llama.heads, llama.sizes.streams), (32, 8, 16));
         assert_eq!(llama.head.words * 16, 1_050_673_152);
         assert_eq!(llama.products().count(), 0, "weights are streamed");
+    }
+
+    #[test]
+    fn a_context_longer_than_a_policy_of_the_device_takes_is_refused() {
+        let most = Policy::Echo.most_blocks();
+        assert!(check_context(Some(Policy::Echo), most).is_ok());
+        let error = check_context(Some(Policy::Echo), most + 1).unwrap_err().to_string();
+        assert!(error.starts_with("hot.policy: contexts of ") && error.contains("--managed host"), "{error}");
+        // The host counts blocks as policies do.
+        assert!(check_context(None, most + 1).is_ok());
     }
 
     #[test]
