@@ -211,11 +211,12 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
             add_up<GROUP, WARPS>(first_piece, sizeof(Piece<GROUP>), store);
         } else {
             Piece<GROUP> &mine = pieces[blockIdx.x * 2 + (row.x > order.at)];
-            add_up<GROUP, WARPS>(first_piece, sizeof(Piece<GROUP>), [&](u32 head, u32 dim, float top, float sum, const float (&values)[RUN]) {
+            auto keep = [&](u32 head, u32 dim, float top, float sum, const float (&values)[RUN]) {
 #pragma unroll
                 for (u32 i = 0; i < RUN; i++) mine.out[head][dim + i] = values[i];
                 if (dim == 0) mine.max[head] = top, mine.sum[head] = sum;
-            });
+            };
+            add_up<GROUP, WARPS>(first_piece, sizeof(Piece<GROUP>), keep);
             __syncthreads();
             if (threadIdx.x == 0) arrivals = arrive(&arrived[stream]);
             u32 first = part_of(row.x, parts, total), last = part_of(next - 1, parts, total);

@@ -6,7 +6,7 @@
 const u32 MOST = 16; // blocks of a cluster
 
 // What the blocks of a cluster have summed of the heads and dimensions that one of them finishes.
-template <u32 GROUP> struct Inbox { float max[MOST][GROUP], sum[MOST][GROUP], out[GROUP * DIM]; };
+template <u32 GROUP> struct __align__(16) Inbox { float max[MOST][GROUP], sum[MOST][GROUP], out[GROUP * DIM]; };
 
 // `queries` and `out` are streams x GROUP x 128 bf16, `lse` streams x GROUP. `stride` is how many entries most streams
 // have, which only saves time: frame numbers are read as if, along with the row that says how it is. Each of the first

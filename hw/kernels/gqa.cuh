@@ -30,8 +30,8 @@ __device__ __forceinline__ void load_queries(uint4 (&q)[4], const u16 *queries) 
         q[j] = n < GROUP ? *(const uint4 *)(queries + n * DIM + j * 32 + t * 8) : make_uint4(0, 0, 0, 0);
 }
 
-// Brings a tile, of which `from` is the keys; by one lane. A page of 16 tokens is a single run. The barrier cannot
-// complete before the bytes are announced, so that racecheck has seen the copy by then, however soon it lands.
+// Brings a tile, of which `from` is the keys; by one lane. A page of 16 tokens is a single run. Bytes may
+// land before they are announced: the barrier waits for the announcement too.
 template <u32 PAGE>
 __device__ __forceinline__ void copy_tile(u32 to, const u8 *from, u32 barrier) {
     if (PAGE == 16) {

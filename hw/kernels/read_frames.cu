@@ -1,5 +1,5 @@
-// The yardstick of attention over frames: brings the same tiles by the same means, and does nothing with them. What an
-// attention takes beyond this is its own; what this takes beyond a copy is where the frames lie.
+// A yardstick of attention over frames: brings the same tiles by the same copies, a block per stream, and does nothing
+// with them. What an attention takes beyond this is its own; what this takes beyond a copy is where the frames lie.
 
 const u32 WARPS = 8, STAGES = 2;
 

@@ -250,7 +250,7 @@ pub unsafe fn copy_async(stream: &Stream, to: u64, from: u64, bytes: usize) -> R
 
 /// Copies `bytes` from each address to its partner by one batch. `before` is recorded first: a stream that has something
 /// in it leaves a batch to the copy engines, where on an idle one the driver has the CPU copy small blocks, which takes
-/// several times as long (own measurement, driver 580: 8 KiB in 3 us instead of 0.7).
+/// several times as long (own measurement, driver 580: 8 KiB in 2 to 3 us instead of 0.7).
 ///
 /// # Safety
 /// As [`copy_async`], for every pair.

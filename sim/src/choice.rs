@@ -74,12 +74,21 @@ impl Chooser {
         match self.transfer {
             Transfer::Always(mechanism) => mechanism,
             Transfer::Auto if movement.blocks == 0 => SWAP_IN[0],
-            Transfer::Auto => self.shape(kind, movement).mechanism,
+            Transfer::Auto => self.transfer(kind, movement).0.mechanism,
         }
     }
 
-    /// The transfer of a list that is not empty, by what brings it.
-    pub(crate) fn shape(&self, kind: OpKind, movement: &Movement) -> TransferShape {
+    /// The transfer of a list from host memory that is not empty, and what it costs.
+    pub(crate) fn transfer(&self, kind: OpKind, movement: &Movement) -> (TransferShape, TransferCost) {
+        self.transfer_at(movement, |shape| self.cost(kind, shape))
+    }
+
+    /// The same at a price of the caller's: what lies below host memory is bounded by more than the link.
+    pub(crate) fn transfer_at(
+        &self,
+        movement: &Movement,
+        price: impl Fn(&TransferShape) -> TransferCost,
+    ) -> (TransferShape, TransferCost) {
         let shape = TransferShape {
             mechanism: SWAP_IN[0],
             order: self.order,
@@ -91,14 +100,16 @@ impl Chooser {
             // Whoever brings blocks by a batch puts an event before it.
             queued: true,
         };
-        let by = |mechanism| TransferShape { mechanism, ..shape };
+        let by = |mechanism| {
+            let shape = TransferShape { mechanism, ..shape };
+            (shape, price(&shape))
+        };
         match self.transfer {
             Transfer::Always(mechanism) => by(mechanism),
             Transfer::Auto => {
-                let carried =
-                    SWAP_IN.into_iter().filter(|one| one.is_gather() || self.launch == Launch::Stream);
-                let cheapest = carried.map(by).min_by_key(|shape| self.cost(kind, shape).total());
-                cheapest.expect("a gather can always be had")
+                let engines = self.transfer.may_copy(self.launch);
+                let carried = SWAP_IN.into_iter().filter(|one| engines || one.is_gather());
+                carried.map(by).min_by_key(|(_, cost)| cost.total()).expect("a gather can always be had")
             }
         }
     }

@@ -292,12 +292,9 @@ impl Issuer {
         movement: &Movement,
         after: [Option<OpId>; 2],
     ) -> OpId {
-        let shape = self.chooser.shape(kind, movement);
-        let work = Work::Transfer {
-            cost: self.chooser.cost(kind, &shape),
-            route: Route::over(&[link_of(kind), HOST, HBM]),
-            bytes: shape.payload(),
-        };
+        let (shape, cost) = self.chooser.transfer(kind, movement);
+        let work =
+            Work::Transfer { cost, route: Route::over(&[link_of(kind), HOST, HBM]), bytes: shape.payload() };
         self.push(out, kind, queue, place, 1, work, after)
     }
 

@@ -26,6 +26,11 @@ fn config(overlap: Overlap, transfer: Transfer, launch: Launch) -> TimeConfig {
 
 /// The only swap-in of a step whose first layer misses `each` blocks of `block_bytes` in each of eight requests.
 fn swap_in(machine: &str, config: TimeConfig, each: u32, block_bytes: u64) -> OpSpan {
+    swap_in_from(false, machine, config, each, block_bytes)
+}
+
+/// The same from host memory, or from CXL memory `below` it.
+fn swap_in_from(below: bool, machine: &str, config: TimeConfig, each: u32, block_bytes: u64) -> OpSpan {
     let machine = presets::machine(machine).unwrap();
     let mut model = presets::model("llama-3.1-8b").unwrap();
     model.attention.block_bytes = Bytes(block_bytes);
@@ -34,7 +39,7 @@ fn swap_in(machine: &str, config: TimeConfig, each: u32, block_bytes: u64) -> Op
     let layer =
         LayerWork { streams: 64, selected_blocks: 8_192, resident_blocks: 8_192, ..Default::default() };
     let mut layers = vec![layer; 32];
-    layers[0].demand = demand;
+    *if below { &mut layers[0].demand_below[0] } else { &mut layers[0].demand } = demand;
     layers[0].resident_blocks -= demand.blocks;
     let work = StepWork { requests: 8, context_entries: 1 << 18, layers, ..StepWork::default() };
     let mut executor = Executor::new(&machine, &model, config);
@@ -43,7 +48,7 @@ fn swap_in(machine: &str, config: TimeConfig, each: u32, block_bytes: u64) -> Op
 
 #[test]
 fn a_list_by_choice_takes_no_longer_than_by_the_best_mechanism() {
-    let mut copied = 0;
+    let mut copied = [0; 2];
     for (machine, _) in MACHINES {
         for launch in [Launch::Graph, Launch::Stream] {
             for (each, bytes) in [
@@ -55,22 +60,33 @@ fn a_list_by_choice_takes_no_longer_than_by_the_best_mechanism() {
                 (60, 1 << 22),
                 (9, 1 << 25),
             ] {
-                let took = |transfer| {
-                    let op = swap_in(machine, config(Overlap::Serial, transfer, launch), each, bytes);
-                    op.end - op.begin
-                };
-                let single = |(_, transfer): &(&str, Transfer)| match transfer {
-                    Transfer::Always(mechanism) if launch == Launch::Graph && !mechanism.is_gather() => None,
-                    Transfer::Always(_) => Some(took(*transfer)),
-                    Transfer::Auto => None,
-                };
-                let best = Transfer::ALL.iter().filter_map(single).min().unwrap();
-                assert_eq!(took(Transfer::Auto), best, "{machine}, {launch:?}, 8 x {each} x {bytes} B");
-                copied += u32::from(best < took(Transfer::Always(Mechanism::Gather)));
+                let has_cxl = presets::machine(machine).unwrap().cxl.is_some();
+                for below in [false, true].into_iter().filter(|&below| !below || has_cxl) {
+                    let took = |transfer| {
+                        let config = config(Overlap::Serial, transfer, launch);
+                        let op = swap_in_from(below, machine, config, each, bytes);
+                        op.end - op.begin
+                    };
+                    let single = |(_, transfer): &(&str, Transfer)| match transfer {
+                        Transfer::Always(mechanism) if launch == Launch::Graph && !mechanism.is_gather() => {
+                            None
+                        }
+                        Transfer::Always(_) => Some(took(*transfer)),
+                        Transfer::Auto => None,
+                    };
+                    let best = Transfer::ALL.iter().filter_map(single).min().unwrap();
+                    assert_eq!(
+                        took(Transfer::Auto),
+                        best,
+                        "{machine}, {launch:?}, 8 x {each} x {bytes} B, below host: {below}"
+                    );
+                    let gathered = took(Transfer::Always(Mechanism::Gather));
+                    copied[usize::from(below)] += u32::from(best < gathered);
+                }
             }
         }
     }
-    assert!(copied > 0, "some lists are large enough for a copy engine");
+    assert!(copied[0] > 0, "some lists are large enough for a copy engine");
 }
 
 #[test]

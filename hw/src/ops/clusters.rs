@@ -1,4 +1,4 @@
-//! Attention that has the device to itself: a cluster of thread blocks per stream, sized by how many streams there are.
+//! Attention that has the device to itself: a thread block or a cluster of them per stream, by how many streams there are.
 //! The public calls are those of `attend`, which chooses between this and a grid that leaves multiprocessors free.
 
 use super::attend::{Call, Gqa, HEAD_DIM, Mla};

@@ -134,7 +134,7 @@ struct Way {
 const PLAIN: Way = Way { overlap: "serial", transfer: "gather", launch: "graph", sorted: false, warm: 0 };
 
 /// Ways of every trace besides: policy, prefetcher, who decides, and how the steps run.
-const WAYS: [(&str, &str, Managed, Way); 8] = [
+const WAYS: [(&str, &str, Managed, Way); 9] = [
     ("lru", "next-ranked", Managed::Device, Way { overlap: "layer-ahead", ..PLAIN }),
     (
         "lru-step",
@@ -157,6 +157,12 @@ const WAYS: [(&str, &str, Managed, Way); 8] = [
         "next-ranked",
         Managed::Host,
         Way { warm: 20, overlap: "layer-ahead", transfer: "copy-batch", launch: "stream", ..PLAIN },
+    ),
+    (
+        "lru-step",
+        "next-ranked",
+        Managed::Host,
+        Way { overlap: "hit-first", transfer: "auto", launch: "stream", ..PLAIN },
     ),
 ];
 

@@ -54,8 +54,8 @@ pub(super) fn capture(rig: &Rig<'_>, traced: bool) -> Result<StepGraph, HwError>
 }
 
 impl StepGraph {
-    /// Submits the step; `copies` is what is brought in it where copy engines may do it. A step that is submitted kernel by kernel begins once
-    /// the one before it has ended, as decoding does.
+    /// Submits the step; `copies` is what is brought in it where copy engines may do it. A step that is submitted kernel
+    /// by kernel begins once the one before it has ended, as decoding does.
     pub(super) fn submit(&self, rig: &Rig<'_>, copies: &Copies) -> Result<(), HwError> {
         match &self.graph {
             Some(graph) => graph.launch(&rig.stream),

@@ -116,8 +116,9 @@ impl Ledger {
         }
     }
 
-    /// Applies the plans of one layer, whose misses and prefetches are brought by what is `told`. `say` hears, of every fill in the order of the script, the stream within the layer,
-    /// the number of the fill, and the frame that its slot has from now on; of a growth, the next reserved one.
+    /// Applies the plans of one layer, whose misses and prefetches are brought by what is `told`. `say` hears, of every
+    /// fill in the order of the script, the stream within the layer, the number of the fill, and the frame that its slot
+    /// has from now on; of a growth, the next reserved one.
     pub(super) fn apply(
         &mut self,
         step: u32,
@@ -294,7 +295,7 @@ impl Copying {
         self.now[at][0] = Brought { by: told[0], moves: loads };
         // What the first layer wants is sent during the last one, any other during the layer before it in the next step.
         let to = if self.later[at] { &mut self.next } else { &mut self.now };
-        // A layer prefetches in one phase only.
+        assert!(ahead.is_empty() || prefetches.is_empty(), "a layer prefetches in one phase only");
         to[at][1] = Brought { by: told[1], moves: if ahead.is_empty() { prefetches } else { ahead } };
     }
 }

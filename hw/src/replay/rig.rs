@@ -93,7 +93,6 @@ pub(super) struct Rig<'a> {
     pub(super) readings: [Reading; 2],
     scratch: Option<Scratch>,
     checksum: DeviceBuffer<u32>,
-    /// Stands in a stream before a batch of copies.
     pub(super) before_batch: Event,
     owners_on_host: Vec<u64>,
     /// What products take and give; nothing where weights are streamed.

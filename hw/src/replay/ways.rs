@@ -47,7 +47,7 @@ impl Ways {
         let time = time_config(blueprint, Variant::Offload, region)?;
         let eager = time.launch == Launch::Stream;
         let always = match time.transfer {
-            Transfer::Always(mechanism) if !mechanism.is_gather() && !eager => {
+            Transfer::Always(mechanism) if time.transfer.may_copy(time.launch) && !eager => {
                 let message = format!(
                     "`{}` takes its addresses from the host, and a graph has none in it; set time.launch = \"stream\"",
                     mechanism.name()

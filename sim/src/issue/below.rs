@@ -70,13 +70,15 @@ impl Issuer {
         after: [Option<OpId>; 2],
     ) -> OpId {
         let tier = self.tier(at);
-        let shape = self.chooser.shape(kind, movement);
-        let (bytes, host) = (shape.payload(), self.chooser.cost(kind, &shape));
-        let cost = TransferCost {
-            setup: host.setup + tier.latency,
-            body: host.body.max(alone(bytes, tier.read)),
-            rate: host.rate.min(tier.read),
-        };
+        let (shape, cost) = self.chooser.transfer_at(movement, |shape| {
+            let host = self.chooser.cost(kind, shape);
+            TransferCost {
+                setup: host.setup + tier.latency,
+                body: host.body.max(alone(shape.payload(), tier.read)),
+                rate: host.rate.min(tier.read),
+            }
+        });
+        let bytes = shape.payload();
         let work = Work::Transfer { cost, route: Route::over(&[READ[at], HOST, H2D, HBM]), bytes };
         self.push(out, kind, queue, Some(place), 1, work, after)
     }

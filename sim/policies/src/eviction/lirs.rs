@@ -5,7 +5,7 @@
 //! One percent of the slots, at least one, is for HIR blocks; with a single slot every block is one. Non-resident
 //! blocks on the stack are bounded by the number of slots, the first that left being forgotten first (the paper
 //! sets no bound). Victims: the oldest resident HIR block; where all of those are pinned, the LIR block lowest on the
-//! stack. Total order: the queue's, then the stack's.
+//! stack. Total order: the queue's, then the stack's. A stream may evict 2^31 blocks.
 
 use super::classic::ClassicPolicy;
 use super::ghosts::Leaving;
