@@ -25,8 +25,10 @@ fn round(value: u128) -> u128 {
     if surplus == 0 {
         return value;
     }
-    let (kept, rest, half) = (value >> surplus, value & ((1 << surplus) - 1), 1 << (surplus - 1));
-    (kept + u128::from(rest > half || (rest == half && kept & 1 == 1))) << surplus
+    // Just short of half, and half where what is kept is odd: what that carries rounds up. No branch, which nobody could
+    // foretell.
+    let odd = (value >> surplus) & 1;
+    ((value + (1 << (surplus - 1)) - 1 + odd) >> surplus) << surplus
 }
 
 /// `over / under`, at least one, in the fixed point of the target.
@@ -34,10 +36,13 @@ fn quotient(over: u64, under: u64) -> u128 {
     if over <= under {
         return 1 << FRACTION;
     }
-    // Forty more bits of fraction, and the remainder in the last, so that the one rounding is right.
-    let (over, under) = (u128::from(over) << (FRACTION + 40), u128::from(under));
-    let exact = (over / under) | u128::from(over % under != 0);
-    round(exact) >> 40
+    // Twelve more bits of fraction, and the remainder in the last, so that the one rounding is right. Two divisions of 64
+    // bits, each for 32 bits of fraction: one of 128 bits takes several times as long.
+    assert!(over < 1 << 32, "slots count in 32 bits");
+    let (high, rest) = ((over << 32) / under, (over << 32) % under);
+    let (low, rest) = ((rest << 32) / under, (rest << 32) % under);
+    let exact = (u128::from(high) << 32) | u128::from(low | u64::from(rest != 0));
+    round(exact) >> (64 - FRACTION)
 }
 
 /// Set in links of T2.
@@ -230,7 +235,7 @@ impl Arc {
     #[inline(never)]
     fn replace_for_ghost(&mut self, block: BlockId, block_of: &[BlockId]) -> Slot {
         let giver = self.recall(block);
-        self.ghosts.take(block);
+        self.ghosts.enter(block);
         self.renew_oldest(giver, OFTEN, block_of)
     }
 
@@ -326,7 +331,9 @@ mod tests {
     // compares with the doubles that the fixed point stands for
     fn the_fixed_point_rounds_like_a_double() {
         let mut target = (0u128, 0f64);
-        for (over, under) in (1..2000u64).map(|n| (n * n % 977 + n, n % 61 + 1)) {
+        let small = (1..2000u64).map(|n| (n * n % 977 + n, n % 61 + 1));
+        let pairs = small.chain((1..2000).map(|n| (n * 0x9E37_79B9 % (1 << 32), n * n % 65_521 + 1)));
+        for (over, under) in pairs {
             target.0 = round(target.0 + quotient(over, under));
             target.1 += (over as f64 / under as f64).max(1.0);
             assert_eq!(target.0, (target.1 * (1u64 << FRACTION) as f64) as u128);

@@ -186,6 +186,12 @@ impl<const LISTS: usize> Ghosts<LISTS> {
         })
     }
 
+    /// A recalled block enters.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self, block: BlockId) {
+        self.stamp_of[block.index()] = ABSENT;
+    }
+
     /// Whether the block that enters was a ghost, recalled or not; it is one no more.
     #[inline(always)]
     pub(crate) fn take(&mut self, block: BlockId) -> bool {
