@@ -110,20 +110,17 @@ fn gqa_case(
     let queries = DeviceBuffer::from_host(device, &case.queries)?;
     let lists: Vec<(&[u32], u32)> =
         case.frames.iter().map(Vec::as_slice).zip(case.tokens.iter().copied()).collect();
-    let reading = Reading::from_host(device, gqa.page, &lists)?;
+    // Cut as streams of their length are, and as long ones.
+    let short = Reading::from_host(device, gqa.page, &lists)?;
+    let long = Reading::from_host(device, gqa.page, &lists)?.expecting(2048);
     let scratch = kernels.scratch(tokens.len())?;
     let mut worst = 0f64;
     // With the device to itself, and twice on what others leave of it: the second finds the counters as the first left
     // them.
-    for spare in [0, 8, 8] {
+    for (reading, spare) in [(&short, 0), (&long, 0), (&short, 8), (&short, 8)] {
         let result = Attended::new(device, tokens.len(), gqa.group as usize, HEAD_DIM)?;
-        let call = Call {
-            queries: &queries,
-            pool: pool.address(),
-            reading: &reading,
-            scratch: &scratch,
-            result: &result,
-        };
+        let call =
+            Call { queries: &queries, pool: pool.address(), reading, scratch: &scratch, result: &result };
         kernels.attend(&bench.stream, gqa, &call, Split { least, spare })?;
         bench.stream.synchronize()?;
         let error = compare(&case, &result.out.read()?, &result.lse.read()?);

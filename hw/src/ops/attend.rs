@@ -50,6 +50,7 @@ pub struct Reading {
     entries: DeviceBuffer<u32>,
     rows: DeviceBuffer<[u32; 4]>,
     streams: u32,
+    tokens: u32,
 }
 
 impl Reading {
@@ -73,19 +74,38 @@ impl Reading {
             entries: DeviceBuffer::from_host(device, &entries)?,
             rows: DeviceBuffer::from_host(device, &rows)?,
             streams: count32(streams.len()),
+            tokens: (tiles * TILE).checked_div(count32(streams.len())).unwrap_or(0),
         })
     }
 
-    /// A reading that kernels fill in before it is read: room for `entries`, and a row per stream and one more.
+    /// A reading that kernels fill in before it is read: room for `entries`, and a row per stream and one more,
+    /// for streams of about so many tokens.
     ///
     /// # Errors
     /// If the device has too little memory.
-    pub(crate) fn to_fill(device: &Device, entries: usize, streams: usize) -> Result<Reading, HwError> {
+    pub(crate) fn to_fill(
+        device: &Device,
+        entries: usize,
+        streams: usize,
+        tokens: u32,
+    ) -> Result<Reading, HwError> {
         Ok(Reading {
             entries: DeviceBuffer::filled(device, entries, 0)?,
             rows: DeviceBuffer::filled(device, streams + 1, 0)?,
             streams: count32(streams),
+            tokens,
         })
+    }
+
+    /// The same, cut as if its streams had about so many tokens.
+    #[must_use]
+    pub(crate) fn expecting(self, tokens: u32) -> Reading {
+        Reading { tokens, ..self }
+    }
+
+    /// Tokens of a stream, about: what a cut is chosen by.
+    pub(super) fn usual_tokens(&self) -> u32 {
+        self.tokens
     }
 
     /// Streams.

@@ -24,6 +24,18 @@ struct Cut {
 
 const ALL: u32 = u32::MAX;
 
+/// Between streams of 512 tokens, where small last streams cost more than they save, and of 2048.
+const LONG: u32 = 1536;
+
+/// For shorter streams.
+const SHORT_CUTS: &[Cut] = &[
+    Cut { page: None, streams: 11, stages: 2, cluster: 8, last: ALL },
+    Cut { page: None, streams: 23, stages: 2, cluster: 4, last: ALL },
+    Cut { page: None, streams: 47, stages: 2, cluster: 2, last: ALL },
+    Cut { page: None, streams: 191, stages: 2, cluster: 1, last: ALL },
+    Cut { page: None, streams: u32::MAX, stages: 1, cluster: 1, last: ALL },
+];
+
 /// 64 blocks of 128 KiB read as fast as more, and leave room for those of the next kernel to get ready. More than the
 /// device holds at once end together if the last ones are small.
 const CUTS: &[Cut] = &[
@@ -44,9 +56,10 @@ fn ring_bytes(stages: u32) -> u32 {
 }
 
 impl Cut {
-    fn of(page: u32, streams: u32) -> Cut {
+    fn of(page: u32, streams: u32, tokens: u32) -> Cut {
         let fits = |cut: &&Cut| streams <= cut.streams && cut.page.is_none_or(|of| of == page);
-        *CUTS.iter().find(fits).expect("the last cut is for any page and number of streams")
+        let cuts = if tokens >= LONG { CUTS } else { SHORT_CUTS };
+        *cuts.iter().find(fits).expect("the last cut is for any page and number of streams")
     }
 
     fn shared_bytes(self) -> u32 {
@@ -98,7 +111,7 @@ impl GqaClusters {
         if streams == 0 {
             return Ok(());
         }
-        let cut = Cut::of(gqa.page, streams);
+        let cut = Cut::of(gqa.page, streams, call.reading.usual_tokens());
         let found = self.kernels.iter().find(|(of, stages, _)| (*of, *stages) == (gqa, cut.stages));
         let &(_, _, kernel) = found.expect("pages of 16 or 64 tokens and groups of 4 or 8 heads");
         let shape = Shape { grid: (cut.blocks(streams), 1), block: WARPS * 32, shared: cut.shared_bytes() };
@@ -274,20 +287,25 @@ mod tests {
 
     #[test]
     fn few_streams_are_cut_finest() {
-        let cluster = |streams| Cut::of(16, streams).cluster;
+        let cluster = |streams| Cut::of(16, streams, 2048).cluster;
         assert_eq!([1, 8, 24, 32, 64, 80, 128, 512].map(cluster), [8, 8, 4, 2, 1, 4, 1, 4]);
-        assert_eq!([Cut::of(64, 512), Cut::of(16, 512)].map(|cut| cut.stages), [1, 2]);
-        assert!(CUTS.is_sorted_by_key(|cut| cut.streams));
-        assert_eq!(CUTS.last().map(|cut| (cut.page, cut.streams)), Some((None, u32::MAX)));
-        // A warp's piece lies in its ring afterwards: 8 heads of 132 values, maximum and sum.
-        assert!(CUTS.iter().all(|cut| 8 * 134 * 4 <= ring_bytes(cut.stages)));
-        assert!(CUTS.iter().all(|cut| cut.shared_bytes() <= 220 << 10));
+        assert_eq!([Cut::of(64, 512, 2048), Cut::of(16, 512, 2048)].map(|cut| cut.stages), [1, 2]);
+        let short = Cut::of(16, 192, 528);
+        assert_eq!((short.stages, short.cluster, short.whole(192)), (1, 1, 0));
+        for cuts in [CUTS, SHORT_CUTS] {
+            assert!(cuts.is_sorted_by_key(|cut| cut.streams));
+            assert_eq!(cuts.last().map(|cut| (cut.page, cut.streams)), Some((None, u32::MAX)));
+            // A warp's piece lies in its ring afterwards: 8 heads of 132 values, maximum and sum.
+            assert!(cuts.iter().all(|cut| 8 * 134 * 4 <= ring_bytes(cut.stages)));
+            assert!(cuts.iter().all(|cut| cut.shared_bytes() <= 220 << 10));
+        }
     }
 
     #[test]
     fn every_stream_has_a_block_or_a_cluster() {
         for (page, streams) in [16, 64].into_iter().flat_map(|page| (1..1200).map(move |n| (page, n))) {
-            let (cut, whole) = (Cut::of(page, streams), Cut::of(page, streams).whole(streams));
+            let cut = Cut::of(page, streams, 2048);
+            let whole = cut.whole(streams);
             assert!(whole < streams && whole.is_multiple_of(cut.cluster), "{streams} of {page}");
             assert!(cut.blocks(streams).is_multiple_of(cut.cluster));
             assert!(streams - whole < cut.last.saturating_add(cut.cluster));

@@ -189,6 +189,12 @@ impl Geometry {
         u64::from(self.scrap() + 1) * self.block_bytes()
     }
 
+    /// Tokens that a stream attends to, about.
+    pub(super) fn tokens(&self) -> u32 {
+        let page = if let Shape::Gqa(gqa) = self.shape { gqa.page } else { 1 };
+        (self.sizes.k + 1) * page
+    }
+
     /// Lists of moves of a layer: one, or one per request.
     pub(super) fn lists(&self) -> u32 {
         if self.ways.always == Some(Mechanism::GatherPerRequest) { self.seats } else { 1 }
@@ -315,6 +321,7 @@ mod tests {
         let llama = geometry("llama-3.1-8b", "", Managed::Either).unwrap();
         assert_eq!((llama.cells.words, llama.cells.halves, llama.cells.row), (512, 2, 16));
         assert_eq!((llama.layers, llama.heads, llama.sizes.streams), (32, 8, 16));
+        assert_eq!(llama.tokens(), (llama.sizes.k + 1) * 16);
         assert_eq!(llama.head.words * 16, 1_050_673_152);
         assert_eq!(llama.products().count(), 0, "weights are streamed");
     }

@@ -123,7 +123,7 @@ impl NeverMoved {
         let streams = geometry.sizes.streams as usize;
         Ok(NeverMoved {
             frames: DeviceBuffer::filled(&rig.device, entries * geometry.cells.words as usize * 16, 0)?,
-            reading: Reading::to_fill(&rig.device, entries, streams)?,
+            reading: Reading::to_fill(&rig.device, entries, streams, rig.geometry.tokens())?,
             result: Attended::new(&rig.device, streams, heads, width)?,
         })
     }

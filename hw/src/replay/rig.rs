@@ -134,7 +134,8 @@ impl<'a> Rig<'a> {
         let written = (0..geometry.layers).map(|_| moves(per_layer));
         let (heads, width) = geometry.result();
         let attended = || Attended::new(device, per_layer, heads, width);
-        let reading = || Reading::to_fill(device, per_layer * geometry.stride as usize, per_layer);
+        let tokens = geometry.tokens();
+        let reading = || Reading::to_fill(device, per_layer * geometry.stride as usize, per_layer, tokens);
         let scratch = match geometry.shape {
             Attends::Gqa(_) => Some(kernels.gqa.scratch(per_layer)?),
             Attends::Mla(mla) => Some(kernels.mla.scratch(mla, per_layer)?),
