@@ -174,16 +174,7 @@ impl Issuer {
             Overlap::Serial | Overlap::LayerAhead => {
                 let after = [Some(lookup), frames];
                 let below = self.demand_below(out, place, work, after);
-                if work.demand.blocks > 0 {
-                    self.transfer(
-                        out,
-                        OpKind::Demand,
-                        self.config.overlap.demand_queue(),
-                        Some(place),
-                        &work.demand,
-                        after,
-                    );
-                }
+                self.demand(out, place, work, after);
                 let attend = self.attend(out, place, work.selected_blocks, uses, arrival);
                 out.queues.wait_for_below(attend, below);
                 attend
@@ -196,6 +187,19 @@ impl Issuer {
             let id = self.transfer(out, OpKind::WriteBack, Queue::CopyOut, Some(place), &whole, after);
             self.write_backs[sparse] = Some(id);
         }
+    }
+
+    /// The misses that come from host memory, if there are any.
+    fn demand(
+        &mut self,
+        out: &mut Sink<'_>,
+        place: u32,
+        work: &LayerWork,
+        after: [Option<OpId>; 2],
+    ) -> Option<OpId> {
+        let queue = self.config.overlap.demand_queue();
+        (work.demand.blocks > 0)
+            .then(|| self.transfer(out, OpKind::Demand, queue, Some(place), &work.demand, after))
     }
 
     /// Attention to the hits, then to the misses, which fly on the copy queue meanwhile.
@@ -212,16 +216,7 @@ impl Issuer {
             return self.attend(out, place, work.selected_blocks, uses, arrival);
         }
         let below = self.demand_below(out, place, work, after);
-        let misses = (work.demand.blocks > 0).then(|| {
-            self.transfer(
-                out,
-                OpKind::Demand,
-                self.config.overlap.demand_queue(),
-                Some(place),
-                &work.demand,
-                after,
-            )
-        });
+        let misses = self.demand(out, place, work, after);
         let split = work.resident_blocks > 0;
         if split {
             self.attend(out, place, work.resident_blocks, uses, arrival);

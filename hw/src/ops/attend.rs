@@ -1,5 +1,5 @@
 //! Sparse decode attention over frames: the operands and calls, and the grids that leave multiprocessors to others.
-//! Attention with the device to itself is in `clusters`.
+//! Attention with the device to itself is in `clusters`. Long because grouped-query and latent attention share operands.
 
 use super::clusters::{GqaClusters, MlaClusters};
 use super::count32;

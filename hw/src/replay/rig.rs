@@ -1,4 +1,5 @@
 //! The device as a replay holds it: home, frames, tables and kernels, everything allocated before the first step.
+//! Long because what is allocated and what is launched over it must agree.
 
 use super::geometry::{Geometry, Shape as Attends};
 use super::script::{Joined, layout};
