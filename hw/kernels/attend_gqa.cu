@@ -191,7 +191,8 @@ __device__ __forceinline__ void attend(const u16 *queries, const u8 *pool, const
         Sums sums;
         clear(sums);
         for (; warp + i * WARPS < after; i++) {
-            await(barriers + i % STAGES * 8, i / STAGES & 1);
+            // One lane waits for the others: as fast, and what racecheck can follow.
+            if (lane == 0) await(barriers + i % STAGES * 8, i / STAGES & 1);
             __syncwarp();
             u32 tile = from + warp + i * WARPS - visit;
             add_tile(sums, q, ring + i % STAGES * STAGE_BYTES, row.z - (tile - row.x) * 16, scale);

@@ -24,7 +24,7 @@ struct Cut {
 
 const ALL: u32 = u32::MAX;
 
-/// Between streams of 512 tokens, where small last streams cost more than they save, and of 2048.
+/// In shorter streams small last ones cost more than they save: up to 5.7 us in streams of 512 tokens; 1280 is even.
 const LONG: u32 = 1536;
 
 /// For shorter streams.
@@ -45,6 +45,8 @@ const CUTS: &[Cut] = &[
     Cut { page: None, streams: 67, stages: 2, cluster: 1, last: ALL },
     Cut { page: None, streams: 115, stages: 2, cluster: 4, last: 24 },
     Cut { page: None, streams: 132, stages: 2, cluster: 1, last: ALL },
+    Cut { page: None, streams: 247, stages: 2, cluster: 4, last: 48 },
+    Cut { page: Some(64), streams: 264, stages: 1, cluster: 1, last: ALL },
     Cut { page: None, streams: 495, stages: 2, cluster: 4, last: 48 },
     Cut { page: Some(64), streams: 528, stages: 1, cluster: 1, last: ALL },
     Cut { page: None, streams: u32::MAX, stages: 2, cluster: 4, last: 48 },
