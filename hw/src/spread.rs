@@ -33,6 +33,16 @@ impl Spread {
         }
     }
 
+    /// The repeats of two measurements taken apart: their extremes, and the first one's median.
+    pub(crate) fn around(self, other: Spread) -> Spread {
+        Spread {
+            median_ps: self.median_ps,
+            min_ps: self.min_ps.min(other.min_ps),
+            max_ps: self.max_ps.max(other.max_ps),
+            repeats: self.repeats + other.repeats,
+        }
+    }
+
     /// The time of one of `calls` equal parts.
     pub fn divided_by(self, calls: u64) -> Spread {
         let per = |ps: u64| ps / calls;
@@ -94,6 +104,8 @@ mod tests {
         let spread = Spread::of([5, 1, 3].map(Nanos).to_vec());
         assert_eq!((spread.min_ps, spread.median_ps, spread.max_ps, spread.repeats), (1000, 3000, 5000, 3));
         assert_eq!(spread.divided_by(2).median_ps, 1500);
+        let around = spread.around(Spread::of([2, 4, 9].map(Nanos).to_vec()));
+        assert_eq!((around.min_ps, around.median_ps, around.max_ps, around.repeats), (1000, 3000, 9000, 6));
         assert!((spread.gigabytes_per_second(6) - 2.0).abs() < 1e-9, "6 B in 3 ns are 2 GB/s");
     }
 
