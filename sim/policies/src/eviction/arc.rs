@@ -9,6 +9,7 @@
 
 use super::classic::ClassicPolicy;
 use super::ghosts::{GHOST_BYTES_PER_BLOCK, Ghosts};
+use super::two_lists::TwoLists;
 use super::{BufferShape, NoParams, Pins, StateClass};
 use crate::PolicyError;
 use kvtier_units::{BlockId, Slot};
@@ -45,128 +46,9 @@ fn quotient(over: u64, under: u64) -> u128 {
     round(exact) >> (64 - FRACTION)
 }
 
-/// Set in links of T2.
-const OFTEN_LINK: u32 = 1 << 31;
-
-/// A slot's neighbours in its list: towards the front, and towards the back with the mark of the list. Neighbours stand in the
-/// same list, so who links two of them hands on the mark with the link.
-#[derive(Clone, Copy)]
-struct Node {
-    ahead: u32,
-    behind: u32,
-}
-
-/// T1 and T2. Not [`SlotQueues`](crate::SlotQueues): a node of eight bytes straddles no cache line, and with two lists one
-/// length says both, so that a hit has one number to bring up to date.
-struct Lists {
-    /// A node for each slot, then for each list's sentinel, which stands ahead of the front and behind the back.
-    nodes: Vec<Node>,
-    slots: u32,
-    /// Slots in either list, and in T1.
-    all: u32,
-    once: u32,
-}
-
-/// The number in a link.
-#[inline(always)]
-fn number(link: u32) -> usize {
-    (link & !OFTEN_LINK) as usize
-}
-
-/// A link towards a slot of the list.
-#[inline(always)]
-fn marked(slot: Slot, list: u8) -> u32 {
-    slot.0 + u32::from(list) * OFTEN_LINK
-}
-
-impl Lists {
-    fn new(slots: u32) -> Lists {
-        assert!(slots < OFTEN_LINK - 1, "links count slots in 31 bits");
-        let mut nodes: Vec<Node> = (0..slots + 2).map(|node| Node { ahead: node, behind: node }).collect();
-        nodes[slots as usize + 1].behind |= OFTEN_LINK;
-        Lists { nodes, slots, all: 0, once: 0 }
-    }
-
-    #[inline(always)]
-    fn sentinel(&self, list: u8) -> u32 {
-        self.slots + u32::from(list)
-    }
-
-    #[inline(always)]
-    fn len(&self, list: u8) -> u32 {
-        if list == ONCE { self.once } else { self.all - self.once }
-    }
-
-    /// The list that a slot stands in.
-    #[inline(always)]
-    fn list_of(&self, slot: Slot) -> u8 {
-        u8::from(self.nodes[slot.index()].behind & OFTEN_LINK != 0)
-    }
-
-    #[inline(always)]
-    fn unlink(&mut self, slot: Slot) {
-        let Node { ahead, behind } = self.nodes[slot.index()];
-        self.nodes[ahead as usize].behind = behind;
-        self.nodes[number(behind)].ahead = ahead;
-    }
-
-    #[inline(always)]
-    fn link_front(&mut self, list: u8, slot: Slot) {
-        let sentinel = self.sentinel(list);
-        let first = std::mem::replace(&mut self.nodes[sentinel as usize].behind, marked(slot, list));
-        self.nodes[slot.index()] = Node { ahead: sentinel, behind: first };
-        self.nodes[number(first)].ahead = slot.0;
-    }
-
-    /// Puts a slot that stands nowhere at the front of a list.
-    #[inline(always)]
-    fn push_front(&mut self, list: u8, slot: Slot) {
-        self.all += 1;
-        self.once += u32::from(1 - list);
-        self.link_front(list, slot);
-    }
-
-    #[inline(always)]
-    fn remove(&mut self, slot: Slot) {
-        self.all -= 1;
-        self.once -= u32::from(1 - self.list_of(slot));
-        self.unlink(slot);
-    }
-
-    /// Moves a slot from the list that it stands in to the front of another, or of the same. Through one slice, which the
-    /// compiler need not look for again after each write.
-    #[inline(always)]
-    fn move_front(&mut self, to: u8, slot: Slot) {
-        let sentinel = self.sentinel(to);
-        let nodes = &mut self.nodes[..];
-        let Node { ahead, behind } = nodes[slot.index()];
-        nodes[ahead as usize].behind = behind;
-        nodes[number(behind)].ahead = ahead;
-        let first = std::mem::replace(&mut nodes[sentinel as usize].behind, marked(slot, to));
-        nodes[slot.index()] = Node { ahead: sentinel, behind: first };
-        nodes[number(first)].ahead = slot.0;
-        self.once = self.once + (behind >> OFTEN_LINK.trailing_zeros()) - u32::from(to);
-    }
-
-    /// The oldest slot of a list, which is not empty.
-    #[inline(always)]
-    fn back(&self, list: u8) -> Slot {
-        Slot(self.nodes[self.sentinel(list) as usize].ahead)
-    }
-
-    /// The oldest slot of a list that may be evicted.
-    #[inline(always)]
-    fn oldest_evictable(&self, list: u8, pins: &Pins<'_>) -> Option<Slot> {
-        let newer = |at: u32| Some(self.nodes[at as usize].ahead).filter(|&next| next != self.sentinel(list));
-        std::iter::successors(newer(self.sentinel(list)), |&at| newer(at))
-            .map(Slot)
-            .find(|&slot| !pins.holds(slot))
-    }
-}
-
 /// T1 and T2 with their ghosts B1 and B2.
 pub struct Arc {
-    lists: Lists,
+    lists: TwoLists,
     ghosts: Ghosts<2>,
     slots: u64,
     /// Target length of T1, in 2^-52 slots, and in whole slots.
@@ -258,7 +140,7 @@ impl ClassicPolicy for Arc {
 
     fn new(_: NoParams, shape: BufferShape) -> Result<Self, PolicyError> {
         Ok(Arc {
-            lists: Lists::new(shape.slots),
+            lists: TwoLists::new(shape.slots),
             ghosts: Ghosts::new(shape.blocks, 2 * shape.slots as usize),
             slots: u64::from(shape.slots),
             target: 0,
@@ -307,8 +189,8 @@ impl ClassicPolicy for Arc {
         }
         // As `trim` does in a full buffer that nothing is on its way to, which has two lengths to look at.
         let (once, often) = (self.ghosts.len(0), self.ghosts.len(1));
-        let slots = self.lists.slots as usize;
-        let once_is_full = self.lists.once as usize + once >= slots;
+        let slots = usize::try_from(self.slots).expect("slots count in 31 bits");
+        let once_is_full = self.lists.len(ONCE) as usize + once >= slots;
         if once_is_full && once == 0 {
             let slot = self.evict(block, &Pins::NOTHING, block_of);
             self.on_insert(slot, block);

@@ -27,6 +27,7 @@ mod scores;
 mod sieve;
 mod slru;
 mod tagged_ghost;
+mod two_lists;
 mod two_q;
 mod w_tinylfu;
 

@@ -8,8 +8,9 @@
 
 use super::classic::ClassicPolicy;
 use super::ghosts::{GHOST_BYTES_PER_BLOCK, Ghosts};
+use super::two_lists::TwoLists;
 use super::{BufferShape, Pins, StateClass, percent_of};
-use crate::{PolicyError, SlotQueues};
+use crate::PolicyError;
 use kvtier_units::{BlockId, Slot};
 use serde::Deserialize;
 
@@ -34,7 +35,7 @@ const MAIN: u8 = 1;
 
 /// A FIFO for new blocks, ghosts of those that left it, and a main LRU.
 pub struct TwoQ {
-    queues: SlotQueues,
+    queues: TwoLists,
     in_slots: u32,
     out: Ghosts<1>,
 }
@@ -42,14 +43,14 @@ pub struct TwoQ {
 impl ClassicPolicy for TwoQ {
     const NAME: &'static str = "2q";
     const SUMMARY: &'static str = "new blocks pass through a FIFO; those that come back enter the main LRU";
-    /// Two links and the queue; ghosts.
-    const STATE: StateClass = StateClass { per_slot: 9, per_block: GHOST_BYTES_PER_BLOCK, per_stream: 0 };
+    /// Two links, one with the queue; ghosts.
+    const STATE: StateClass = StateClass { per_slot: 8, per_block: GHOST_BYTES_PER_BLOCK, per_stream: 0 };
     type Params = TwoQParams;
 
     fn new(params: TwoQParams, shape: BufferShape) -> Result<Self, PolicyError> {
         let out = percent_of("hot.params.out_percent", params.out_percent, shape.slots)?;
         Ok(TwoQ {
-            queues: SlotQueues::new(shape.slots, 2),
+            queues: TwoLists::new(shape.slots),
             in_slots: percent_of("hot.params.in_percent", params.in_percent, shape.slots)?,
             out: Ghosts::new(shape.blocks, out as usize),
         })
@@ -57,8 +58,8 @@ impl ClassicPolicy for TwoQ {
 
     #[inline(always)]
     fn on_hit(&mut self, slot: Slot) {
-        if self.queues.queue_of(slot) == MAIN {
-            self.queues.renew(MAIN, slot);
+        if self.queues.list_of(slot) == MAIN {
+            self.queues.move_front(MAIN, slot);
         }
     }
 
@@ -70,7 +71,7 @@ impl ClassicPolicy for TwoQ {
             .into_iter()
             .find_map(|queue| self.queues.oldest_evictable(queue, pins))
             .expect("an evictable slot stands in a queue");
-        if self.queues.queue_of(victim) == IN {
+        if self.queues.list_of(victim) == IN {
             self.out.add(0, block_of[victim.index()]);
         }
         self.queues.remove(victim);
@@ -80,10 +81,10 @@ impl ClassicPolicy for TwoQ {
     #[inline(always)]
     fn replace(&mut self, block: BlockId, block_of: &[BlockId]) -> Slot {
         let enters = if self.out.take(block) { MAIN } else { IN };
-        let first = if self.queues.len(IN) > self.in_slots { IN } else { MAIN };
-        let victim = self.queues.back(first).or_else(|| self.queues.back(MAIN - first));
-        let victim = victim.expect("a full buffer has a slot in a queue");
-        if self.queues.queue_of(victim) == IN {
+        // Of a full buffer one of them has a slot.
+        let from = if self.queues.len(IN) > self.in_slots || self.queues.len(MAIN) == 0 { IN } else { MAIN };
+        let victim = self.queues.back(from);
+        if from == IN {
             self.out.add(0, block_of[victim.index()]);
         }
         self.queues.move_front(enters, victim);
