@@ -33,13 +33,23 @@ impl Spread {
         }
     }
 
-    /// The repeats of two measurements taken apart: their extremes, and the first one's median.
-    pub(crate) fn around(self, other: Spread) -> Spread {
+    /// Of measurements taken apart the one in the middle, with the extremes of all.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(crate) fn middle(rounds: impl IntoIterator<Item = Spread>) -> Spread {
+        let mut rounds: Vec<Spread> = rounds.into_iter().collect();
+        rounds.sort_by_key(|round| round.median_ps);
+        Spread::around(&rounds, rounds[rounds.len() / 2].median_ps)
+    }
+
+    /// The median given, with the extremes of all rounds.
+    pub(crate) fn around(rounds: &[Spread], median_ps: u64) -> Spread {
         Spread {
-            median_ps: self.median_ps,
-            min_ps: self.min_ps.min(other.min_ps),
-            max_ps: self.max_ps.max(other.max_ps),
-            repeats: self.repeats + other.repeats,
+            median_ps,
+            min_ps: rounds.iter().map(|round| round.min_ps).min().expect("there is a round"),
+            max_ps: rounds.iter().map(|round| round.max_ps).max().expect("there is a round"),
+            repeats: rounds.iter().map(|round| round.repeats).sum(),
         }
     }
 
@@ -80,6 +90,16 @@ impl Figure {
         Figure { value: time.gigabytes_per_second(bytes), spread: time.relative() }
     }
 
+    /// Of figures taken apart the one in the middle.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(crate) fn middle(rounds: impl IntoIterator<Item = Figure>) -> Figure {
+        let mut rounds: Vec<Figure> = rounds.into_iter().collect();
+        rounds.sort_by(|a, b| a.value.total_cmp(&b.value));
+        rounds[rounds.len() / 2]
+    }
+
     /// A length of host time per call, ns, out of repeats of `calls` calls each.
     pub(crate) fn of_calls(samples: Vec<Nanos>, calls: u64) -> Figure {
         let time = Spread::of(samples).divided_by(calls);
@@ -104,8 +124,10 @@ mod tests {
         let spread = Spread::of([5, 1, 3].map(Nanos).to_vec());
         assert_eq!((spread.min_ps, spread.median_ps, spread.max_ps, spread.repeats), (1000, 3000, 5000, 3));
         assert_eq!(spread.divided_by(2).median_ps, 1500);
-        let around = spread.around(Spread::of([2, 4, 9].map(Nanos).to_vec()));
-        assert_eq!((around.min_ps, around.median_ps, around.max_ps, around.repeats), (1000, 3000, 9000, 6));
+        let other = Spread::of([2, 4, 9].map(Nanos).to_vec());
+        let late = Spread::of([8, 8].map(Nanos).to_vec());
+        let middle = Spread::middle([late, spread, other]);
+        assert_eq!((middle.min_ps, middle.median_ps, middle.max_ps, middle.repeats), (1000, 4000, 9000, 8));
         assert!((spread.gigabytes_per_second(6) - 2.0).abs() < 1e-9, "6 B in 3 ns are 2 GB/s");
     }
 

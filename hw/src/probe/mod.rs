@@ -7,7 +7,7 @@ mod machine;
 mod transfers;
 
 use crate::ops::dense::Dense;
-use crate::roofline::{Beside, Ceilings, Overlap, ceilings};
+use crate::roofline::{Beside, Ceilings, Overlap};
 use crate::{Device, DeviceInfo, Figure, HwError, Spread, Stream};
 use kvtier_units::Nanos;
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,10 @@ pub struct Taken {
     pub probe: Probe,
 }
 
+/// Rounds of all transfers. Neighbours take some of the link, or of the processor that asks for copies, for seconds at a
+/// time: of each row the round in the middle counts.
+const ROUNDS: usize = 3;
+
 /// Probes the device with `pinned_bytes` of pinned host memory, at least 1 GiB.
 ///
 /// # Errors
@@ -109,31 +113,25 @@ pub fn run(device: &Device, pinned_bytes: usize) -> Result<Probe, HwError> {
     let began = Instant::now();
     let stream = Stream::new(device)?;
     let dense = Dense::load(device)?;
-    let ceilings = ceilings(device, &stream, &dense)?;
     let submission = submission(&stream, &dense)?;
     let attention = attention::measure(device, &stream, &dense)?;
     let beside = Beside::new(device, &stream, &dense)?;
     let mut bench = transfers::Bench::new(device, stream, pinned_bytes)?;
-    let (to_device_duplex, to_host_duplex) = bench.duplex()?;
-    let copy_call = bench.copy_call()?;
-    let batch_call = bench.batch_call()?;
     let overlap = bench.overlap(&beside)?;
     drop(beside);
-    bench.copies()?;
-    bench.gathers()?;
-    bench.requests()?;
+    let rounds = (0..ROUNDS).map(|_| bench.round(&dense)).collect::<Result<Vec<_>, _>>()?;
     Ok(Probe {
-        ceilings,
-        to_device_duplex,
-        to_host_duplex,
+        ceilings: Ceilings::middle(&rounds.iter().map(|round| round.ceilings).collect::<Vec<_>>()),
+        to_device_duplex: Figure::middle(rounds.iter().map(|round| round.duplex.0)),
+        to_host_duplex: Figure::middle(rounds.iter().map(|round| round.duplex.1)),
         submission,
-        copy_call,
-        batch_call,
+        copy_call: Figure::middle(rounds.iter().map(|round| round.copy_call)),
+        batch_call: Figure::middle(rounds.iter().map(|round| round.batch_call)),
         pinning: bench.pinning,
         pinned_bytes,
         attention,
         overlap,
-        rows: bench.rows,
+        rows: transfers::in_the_middle(&rounds),
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     })
 }

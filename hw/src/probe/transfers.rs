@@ -2,8 +2,9 @@
 
 use super::TransferRow;
 use crate::ops::count32;
+use crate::ops::dense::Dense;
 use crate::ops::swap::{Move, Moves, Pools, Swap, Width};
-use crate::roofline::{Beside, Overlap};
+use crate::roofline::{Beside, Ceilings, Overlap, ceilings};
 use crate::{
     Device, DeviceBuffer, Event, Figure, HwError, PinnedBuffer, Spread, Stream, copy_async, copy_batch_async,
 };
@@ -29,7 +30,26 @@ pub(super) struct Bench {
     swap: Swap,
     rng: Pcg64Mcg,
     pub(super) pinning: Figure,
-    pub(super) rows: Vec<TransferRow>,
+    rows: Vec<TransferRow>,
+}
+
+/// One round of all transfers, and of the ceilings.
+pub(super) struct Round {
+    pub(super) ceilings: Ceilings,
+    /// To the device and to the host at once, GB/s.
+    pub(super) duplex: (Figure, Figure),
+    pub(super) copy_call: Figure,
+    pub(super) batch_call: Figure,
+    rows: Vec<TransferRow>,
+}
+
+/// Of each row the round in the middle.
+pub(super) fn in_the_middle(rounds: &[Round]) -> Vec<TransferRow> {
+    let row = |(at, row): (usize, &TransferRow)| {
+        let time = Spread::middle(rounds.iter().map(|round| round.rows[at].time));
+        TransferRow { time, ..row.clone() }
+    };
+    rounds[0].rows.iter().enumerate().map(row).collect()
 }
 
 impl Bench {
@@ -81,8 +101,19 @@ impl Bench {
         });
     }
 
+    /// Everything but attention beside gathers, once.
+    pub(super) fn round(&mut self, dense: &Dense) -> Result<Round, HwError> {
+        let ceilings = ceilings(&self.device, &self.stream, dense)?;
+        let duplex = self.duplex()?;
+        let (copy_call, batch_call) = (self.copy_call()?, self.batch_call()?);
+        self.copies()?;
+        self.gathers()?;
+        self.requests()?;
+        Ok(Round { ceilings, duplex, copy_call, batch_call, rows: std::mem::take(&mut self.rows) })
+    }
+
     /// Both directions at once: GB/s to the device and to the host.
-    pub(super) fn duplex(&mut self) -> Result<(Figure, Figure), HwError> {
+    fn duplex(&mut self) -> Result<(Figure, Figure), HwError> {
         let (bytes, rounds) = (256usize << 20, 4);
         let other = Stream::new(&self.device)?;
         let (up, down) = (self.home.address(), self.home.address() + bytes as u64);
@@ -113,7 +144,7 @@ impl Bench {
     }
 
     /// Host time of one copy submission, ns.
-    pub(super) fn copy_call(&mut self) -> Result<Figure, HwError> {
+    fn copy_call(&mut self) -> Result<Figure, HwError> {
         let calls = 1000u32;
         let mut samples = Vec::new();
         for _ in 0..5 {
@@ -130,7 +161,7 @@ impl Bench {
     }
 
     /// Host time per block of a batch whose blocks the driver does not stage, ns.
-    pub(super) fn batch_call(&mut self) -> Result<Figure, HwError> {
+    fn batch_call(&mut self) -> Result<Figure, HwError> {
         let (blocks, bytes) = (1024u64, 64usize << 10);
         let place = |base: u64| (0..blocks).map(|at| base + at * bytes as u64).collect::<Vec<u64>>();
         let (to, from) = (place(self.frames.address()), place(self.home.address()));
@@ -157,7 +188,7 @@ impl Bench {
     }
 
     /// Single copies by size in both directions, loops and batches of copies.
-    pub(super) fn copies(&mut self) -> Result<(), HwError> {
+    fn copies(&mut self) -> Result<(), HwError> {
         for shift in [7u32, 12, 14, 16, 18, 20, 22, 24, 26, 28] {
             let bytes = 1usize << shift;
             let (home, frames) = (self.home.address(), self.frames.address());
@@ -212,7 +243,7 @@ impl Bench {
     }
 
     /// Gathers over block size x count x region x order.
-    pub(super) fn gathers(&mut self) -> Result<(), HwError> {
+    fn gathers(&mut self) -> Result<(), HwError> {
         for region in [64usize << 20, 1 << 30, 8 << 30, 32 << 30] {
             if region > self.home.len() {
                 continue;
@@ -233,7 +264,7 @@ impl Bench {
     }
 
     /// Misses of several requests, each from a slice of its own: one flat grid, and one thread block per request.
-    pub(super) fn requests(&mut self) -> Result<(), HwError> {
+    fn requests(&mut self) -> Result<(), HwError> {
         for block_bytes in [656u32, 1152, 4096, 32 << 10] {
             for (requests, per) in
                 [1usize, 8, 64].into_iter().flat_map(|b| [32usize, 256, 2048].map(|m| (b, m)))

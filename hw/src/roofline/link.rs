@@ -70,10 +70,9 @@ fn in_rounds(
     bench.rows.extend((0..rows).map(|at| {
         let mut rounds: Vec<Row> = all.iter().skip(at).step_by(rows).cloned().collect();
         rounds.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
-        let times = rounds.iter().map(|row| row.time);
-        let time = times.reduce(Spread::around).expect("there is a round");
+        let times: Vec<Spread> = rounds.iter().map(|row| row.time).collect();
         let mut middle = rounds.swap_remove(ROUNDS / 2);
-        middle.time = Spread { median_ps: middle.time.median_ps, ..time };
+        middle.time = Spread::around(&times, middle.time.median_ps);
         middle
     }));
     Ok(())

@@ -36,6 +36,37 @@ pub struct CeilingSpread {
     pub graph_node: f64,
 }
 
+impl Ceilings {
+    /// Of ceilings taken apart the one in the middle, each for itself.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(crate) fn middle(rounds: &[Ceilings]) -> Ceilings {
+        let figure = |of: fn(&Ceilings) -> (f64, f64)| {
+            Figure::middle(rounds.iter().map(of).map(|(value, spread)| Figure { value, spread }))
+        };
+        let copy = figure(|round| (round.copy, round.spread.copy));
+        let read = figure(|round| (round.read, round.spread.read));
+        let to_device = figure(|round| (round.to_device, round.spread.to_device));
+        let to_host = figure(|round| (round.to_host, round.spread.to_host));
+        let graph_node = figure(|round| (round.graph_node, round.spread.graph_node));
+        Ceilings {
+            copy: copy.value,
+            read: read.value,
+            to_device: to_device.value,
+            to_host: to_host.value,
+            graph_node: graph_node.value,
+            spread: CeilingSpread {
+                copy: copy.spread,
+                read: read.spread,
+                to_device: to_device.spread,
+                to_host: to_host.spread,
+                graph_node: graph_node.spread,
+            },
+        }
+    }
+}
+
 pub(crate) fn ceilings(device: &Device, stream: &Stream, dense: &Dense) -> Result<Ceilings, HwError> {
     let bytes = 2usize << 30;
     let (a, b) = (DeviceBuffer::<u8>::new(device, bytes)?, DeviceBuffer::<u8>::new(device, bytes)?);
@@ -72,4 +103,30 @@ pub(crate) fn ceilings(device: &Device, stream: &Stream, dense: &Dense) -> Resul
             graph_node: graph_node.relative(),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ceiling_has_a_middle_of_its_own() {
+        let round = |by: f64, to_device: f64| Ceilings {
+            copy: by,
+            read: 2.0 * by,
+            to_device,
+            to_host: 55.0,
+            graph_node: 0.8,
+            spread: CeilingSpread {
+                copy: 0.1,
+                read: 0.1,
+                to_device: to_device / 100.0,
+                to_host: 0.1,
+                graph_node: 0.1,
+            },
+        };
+        let middle = Ceilings::middle(&[round(3.0, 42.0), round(1.0, 55.0), round(2.0, 54.0)]);
+        assert_eq!([middle.copy, middle.read, middle.to_device], [2.0, 4.0, 54.0]);
+        assert_eq!(middle.spread.to_device, 0.54);
+    }
 }
