@@ -1,7 +1,9 @@
 //! Printing: plain tables to standard output, complaints and progress to standard error.
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 /// Prints a line to standard output; a closed pipe is not an error.
 pub(crate) fn say(line: impl AsRef<str>) {
@@ -24,6 +26,15 @@ pub(crate) fn complain(error: &anyhow::Error) {
         }
     }
     note(told);
+}
+
+/// Makes the folder of a file to be written, before the work whose result it is to hold.
+pub(crate) fn make_folder_of(file: &Path) -> anyhow::Result<()> {
+    match file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => std::fs::create_dir_all(folder)
+            .with_context(|| format!("{}: its folder cannot be made", file.display())),
+        None => Ok(()),
+    }
 }
 
 /// A progress bar on a terminal, nothing elsewhere.

@@ -7,6 +7,7 @@ import json
 import statistics
 import sys
 import time
+from importlib import metadata
 
 import torch
 import torch.nn.functional as F
@@ -112,5 +113,8 @@ if "--flashinfer" in sys.argv:
             print(f"flashinfer, batch {batch}, group {group}: {type(error).__name__}: {str(error)[:300]}")
         torch.cuda.empty_cache()
 rate = matrix_rate()
-json.dump({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}, open(sys.argv[1], "w"), indent=1)
+taken = {"device": torch.cuda.get_device_name(), "date": time.strftime("%Y-%m-%d", time.gmtime()), "cuda": torch.version.cuda, "torch": torch.__version__}
+if "--flashinfer" in sys.argv:
+    taken["flashinfer"] = next((found.version for found in metadata.distributions(name="flashinfer-python")), None)
+json.dump(taken | {"rows": rows}, open(sys.argv[1], "w"), indent=1)
 print(f"{rate:.1f}")

@@ -98,12 +98,19 @@ pub(crate) fn baseline(
         let seated: Vec<u64> = contexts.iter().copied().cycle().take(seats as usize).collect();
         baseline::resident_footprint(machine, model, &seated, selects)
     };
-    let fits = |&seats: &u32| footprint(seats).hbm_total <= footprint(seats).hbm_capacity;
-    let Some(seats) = (1..=run.concurrency).rev().find(fits) else {
+    // The most seats that fit: another one never takes less.
+    let (mut seats, mut too_many) = (0, run.concurrency + 1);
+    while too_many - seats > 1 {
+        let middle = seats.midpoint(too_many);
+        let footprint = footprint(middle);
+        let fits = footprint.hbm_total <= footprint.hbm_capacity;
+        *(if fits { &mut seats } else { &mut too_many }) = middle;
+    }
+    if seats == 0 {
         let reason = over_capacity(&footprint(1), "take a model or a machine on which one request fits");
         let reason = reason.expect("one request does not fit");
         return Ok(infeasible(id, kind, blueprint, run, &reason));
-    };
+    }
     let lengths: Vec<(u32, u32)> =
         blueprint.requests.iter().map(|&request| (request, recording.steps(request as usize))).collect();
     let schedule = Schedule::closed(&lengths, seats, run.steps, blueprint.config.batch.stagger)?;

@@ -46,7 +46,8 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SimError> {
     ));
     let written =
         File::create(&partial).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-    written.map_err(|source| SimError::io(&partial, "write", source))?;
+    // By the name that was asked for: of the other one nobody knows.
+    written.map_err(|source| SimError::io(path, "write", source))?;
     std::fs::rename(&partial, path).map_err(|source| SimError::io(path, "rename to", source))
 }
 

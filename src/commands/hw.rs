@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use kvtier_hw::Device;
 use kvtier_hw::probe::{self, Taken};
 use kvtier_sim::presets::{self, MACHINES};
+use kvtier_sim::table;
 use kvtier_units::Bytes;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,13 +32,13 @@ enum Command {
     Probe(ProbeArgs),
 }
 
-/// Measure this machine (about a minute) and write it as a machine file
+/// Measure this machine (a minute or two) and write it as a machine file
 ///
 /// What cannot be measured here (arithmetic rates, tiers below host memory) is carried over from the preset most like
 /// it, with its source. The file serves at once: `kvtier replay --machine FILE`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  kvtier hw probe --out mine.toml --figures mine.json\n  kvtier hw probe --from hw/results/probe.json --out mine.toml"
+    after_help = "Examples:\n  kvtier hw probe --out machine.toml --figures machine.json\n  kvtier hw probe --from hw/results/probe.json --out machine.toml"
 )]
 struct ProbeArgs {
     /// Where to write the machine file, FILE.toml; its name is the machine's
@@ -72,6 +73,9 @@ fn run_probe(args: &ProbeArgs) -> anyhow::Result<()> {
         (Some(kind), Some(stem)) if kind == "toml" => stem.to_string_lossy().into_owned(),
         _ => bail!("--out {}: a machine file is named NAME.toml", args.out.display()),
     };
+    for file in args.figures.iter().chain([&args.out]) {
+        output::make_folder_of(file)?;
+    }
     let known = |base: &str| MACHINES.iter().any(|(preset, _)| *preset == base);
     if let Some(base) = args.base.as_deref().filter(|base| !known(base)) {
         let names: Vec<&str> = MACHINES.iter().map(|(preset, _)| *preset).collect();
@@ -83,7 +87,7 @@ fn run_probe(args: &ProbeArgs) -> anyhow::Result<()> {
     };
     let base = args.base.as_deref().unwrap_or_else(|| probe::nearest_preset(&taken.device.name));
     let file = taken.machine_file(&name, base);
-    write(&args.out, &file.text)?;
+    table::write_file(&args.out, file.text.as_bytes())?;
     presets::machine(&args.out.to_string_lossy()).context("the figures measured do not make a machine")?;
     let fitted = &file.fitted;
     output::say(format!("machine   {name}: {} figures measured or fitted here", file.own.len()));
@@ -107,7 +111,7 @@ fn measure(args: &ProbeArgs) -> anyhow::Result<Taken> {
     let probe = probe::run(&device, usize::try_from(pinned.0)?)?;
     let taken = Taken { device: device.info().clone(), date: today(), probe };
     if let Some(path) = &args.figures {
-        write(path, &serde_json::to_string_pretty(&taken)?)?;
+        table::write_file(path, serde_json::to_string_pretty(&taken)?.as_bytes())?;
     }
     Ok(taken)
 }
@@ -116,10 +120,6 @@ fn read(path: &Path) -> anyhow::Result<Taken> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     serde_json::from_str(&text)
         .with_context(|| format!("{}: not the figures of `kvtier hw probe --figures`", path.display()))
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
 /// Today by UTC, as YYYY-MM-DD.

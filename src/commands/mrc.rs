@@ -19,7 +19,7 @@ use std::process::ExitCode;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  kvtier mrc\n  \
     kvtier mrc --policy lru,belady --slots 1k,1.5k,2k,100 --by-layer\n  \
-    kvtier mrc mine.toml --sample 0.1 --out curves.csv\n  \
+    kvtier mrc --sample 0.1 --out curves.csv\n  \
     kvtier mrc --policy lru-step --split 2k")]
 pub(crate) struct Args {
     /// Configuration file
@@ -63,6 +63,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|text| text.parse().map_err(|wrong: String| anyhow::anyhow!("--slots: {wrong}")))
         .collect::<anyhow::Result<_>>()?;
+    args.out.as_deref().map_or(Ok(()), output::make_folder_of)?;
     let blueprint = blueprint(&args)?;
     let recording = Recording::decode(&blueprint.config.trace, &blueprint.view, args.run.memory)?;
     let run = blueprint.lower(&recording)?;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 /// List machines and models, or show one preset with the source of every constant
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  kvtier presets\n  kvtier presets h100-pcie5\n  kvtier presets h100-pcie5 --toml > mine.toml"
+    after_help = "Examples:\n  kvtier presets\n  kvtier presets h100-pcie5\n  kvtier presets h100-pcie5 --toml > machine.toml"
 )]
 pub(crate) struct Args {
     /// Preset to show

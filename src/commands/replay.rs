@@ -16,7 +16,7 @@ use std::process::ExitCode;
 #[command(after_help = "Examples:\n  kvtier replay --policy lru --slots 2k\n  \
     kvtier replay --policy lru-step --slots 1.5k --prefetch next-ranked --overlap hit-first\n  \
     kvtier replay --set time.launch=stream --set time.transfer=auto\n  \
-    kvtier replay mine.toml --set batch.concurrency=24 --json")]
+    kvtier replay configs/sweeps/concurrency.toml --set batch.concurrency=24 --json")]
 pub(crate) struct Args {
     #[command(flatten)]
     flags: Flags,
@@ -54,7 +54,7 @@ pub(super) struct Flags {
     #[arg(long)]
     overlap: Option<String>,
     /// Requests decoding at once (batch.concurrency)
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     concurrency: Option<u32>,
 }
 
@@ -165,12 +165,14 @@ fn counted(point: &Point) -> Vec<(&'static str, String)> {
         (
             "misses",
             format!(
-                "{} ({:.2}%): {} cold, {} capacity, {} policy",
+                "{} ({:.2}%): {} cold, {} capacity, {} policy{}",
                 steady.misses,
                 steady.miss_ratio() * 100.0,
                 steady.cold,
                 steady.capacity,
-                steady.policy
+                steady.policy,
+                // Capacity is what Belady misses in the hot buffers alone.
+                if steady.policy < 0 { " (fewer than Belady with these slots alone)" } else { "" }
             ),
         ),
         (

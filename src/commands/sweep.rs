@@ -34,11 +34,15 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FIELD=VALUE")]
     pub(crate) set: Vec<String>,
     /// Threads [default: all cores]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     threads: Option<NonZeroUsize>,
     /// Memory for each decoded trace; beyond it rows go to a scratch file
     #[arg(long, default_value = "4 GiB")]
     pub(crate) memory: Bytes,
+}
+
+fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "a whole number of at least 1".to_owned())
 }
 
 impl RunArgs {

@@ -27,12 +27,16 @@ enum Command {
         json: bool,
     },
     /// Check every row of a trace against the format, and print what it holds
+    ///
+    /// Damage that still follows the format passes: compare the hash that `kvtier trace info FILE --json` prints.
     #[command(after_help = "Example: kvtier trace validate traces/samples/smollm2-pages.parquet")]
     Validate {
         /// Trace file
         file: PathBuf,
     },
     /// Convert raw recordings (one row per selected block) into a trace
+    ///
+    /// What such a file holds: traces/FORMAT.md, raw recordings.
     #[command(after_help = "Example: kvtier trace convert raw_topk_0.parquet raw_topk_1.parquet \\\n  \
         --next raw_next_0.parquet --next raw_next_1.parquet --out mine.parquet")]
     Convert(Convert),

@@ -38,7 +38,9 @@ pub(super) fn plot(view: &View<'_>) -> Option<Plot> {
     let bars: usize = panels.iter().map(|panel| panel.bars.len()).sum();
     let height = |legend: f64| legend + panels.len() as f64 * HEADER + bars as f64 * ROW;
     let caption = "Mean time of a decode step, every nanosecond attributed. Exposed miss stall is the time in which attention waits \
-                   for missing blocks and nothing hides it: overlap modes and fewer misses shrink this part, and no other. The \
+                   for missing blocks and nothing hides it: overlap modes and fewer misses shrink this part. Beside a \
+                   swap-in attention has fewer multiprocessors, and hit-first attends to hits and misses apart and merges the \
+                   two, so that compute may grow by more than a small stall shrinks. The \
                    number is the whole step, with the stall's share of it."
         .to_owned();
     let caption = match subset(view) {

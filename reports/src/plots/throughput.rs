@@ -113,7 +113,7 @@ fn rate_tick(value: f64) -> String {
 fn paint(canvas: &Canvas<'_>, view: &View<'_>) {
     let looks = looks(&view.policies());
     let modes = view.overlaps();
-    let top = paint_legend(canvas, &looks, &modes);
+    let top = paint_legend(canvas, &looks, &modes, !view.others.is_empty());
     let (x, y) = axes(view, canvas.shape);
     let frame = canvas.frame(&x, &y, [58.0, top + 34.0, 14.0, 48.0]);
     let at = |point: &Point| frame.at(hbm(point), point.time.tokens_per_s());
@@ -143,22 +143,46 @@ fn paint(canvas: &Canvas<'_>, view: &View<'_>) {
         canvas.marker(mode, at(point), 3.4, ink, true);
         spot(point);
     }
+    let baselines: Vec<&Point> =
+        view.baselines.iter().filter(|point| point.time.total_ns > 0).copied().collect();
+    let names: Vec<Name> = baselines.iter().map(|point| Name::beside(at(point), point, &frame)).collect();
     let front = front(view);
-    paint_front(canvas, &frame, &front.iter().map(|point| (at(point), point.kind)).collect::<Vec<_>>());
-    for point in view.baselines.iter().filter(|point| point.time.total_ns > 0) {
-        let (x, y) = at(point);
-        canvas.marker(3, (x, y), 6.0, Ink::Text, point.kind == PointKind::Resident);
-        let text = baseline_name(point);
-        let room = text_width(&text, 12.0) + 14.0;
-        let (side, align) =
-            if x + room > frame.edges[2] { (-12.0, Align::Right) } else { (12.0, Align::Left) };
-        canvas.bold(&text, (x + side, y + 13.0), 12.0, Ink::Text, align);
+    let rings: Vec<(Xy, PointKind)> = front.iter().map(|point| (at(point), point.kind)).collect();
+    paint_front(canvas, &frame, &rings, &names);
+    for (point, name) in baselines.into_iter().zip(&names) {
+        canvas.marker(3, at(point), 6.0, Ink::Text, point.kind == PointKind::Resident);
+        canvas.bold(&name.text, name.at, 12.0, Ink::Text, name.align);
         spot(point);
     }
 }
 
+/// The name of a baseline, beside its mark.
+struct Name {
+    text: String,
+    at: Xy,
+    align: Align,
+}
+
+impl Name {
+    fn beside((x, y): Xy, point: &Point, frame: &Frame<'_>) -> Name {
+        let text = baseline_name(point);
+        let room = text_width(&text, 12.0) + 14.0;
+        // To the left it stands above its mark: below, the front's last stair may end in another one.
+        let (side, down, align) =
+            if x + room > frame.edges[2] { (-12.0, -13.0, Align::Right) } else { (12.0, 13.0, Align::Left) };
+        Name { text, at: (x + side, y + down), align }
+    }
+
+    /// Whether a number written at `label` would touch it.
+    fn touches(&self, label: Xy) -> bool {
+        let width = text_width(&self.text, 12.0);
+        let left = if matches!(self.align, Align::Right) { self.at.0 - width } else { self.at.0 };
+        label.0 > left - 8.0 && label.0 < left + width + 8.0 && (label.1 - self.at.1).abs() < 13.0
+    }
+}
+
 /// Colours of the policies and shapes of the overlap modes; returns the height taken.
-fn paint_legend(canvas: &Canvas<'_>, looks: &BTreeMap<&str, Look>, modes: &[&str]) -> f64 {
+fn paint_legend(canvas: &Canvas<'_>, looks: &BTreeMap<&str, Look>, modes: &[&str], others: bool) -> f64 {
     let policies = looks.iter().map(|(policy, look)| (*policy, look.ink, None));
     let modes = modes.iter().enumerate().map(|(number, mode)| (*mode, Ink::Muted, Some(number)));
     let (mut x, mut y) = (4.0, 10.0);
@@ -173,6 +197,14 @@ fn paint_legend(canvas: &Canvas<'_>, looks: &BTreeMap<&str, Look>, modes: &[&str
         }
         canvas.text(name, (x + 16.0, y), 12.0, Ink::Text, Align::Left);
         x += width;
+    }
+    if others {
+        let name = "other settings";
+        if x + 16.0 + text_width(name, 12.0) > canvas.width() {
+            (x, y) = (4.0, y + 19.0);
+        }
+        canvas.marker(0, (x + 5.0, y), 2.5, Ink::Muted, false);
+        canvas.text(name, (x + 16.0, y), 12.0, Ink::Text, Align::Left);
     }
     y + 12.0
 }
@@ -190,7 +222,7 @@ fn paint_losing_area(canvas: &Canvas<'_>, frame: &Frame<'_>, resident: &Point) {
 }
 
 /// The front as a staircase with numbered rings.
-fn paint_front(canvas: &Canvas<'_>, frame: &Frame<'_>, front: &[(Xy, PointKind)]) {
+fn paint_front(canvas: &Canvas<'_>, frame: &Frame<'_>, front: &[(Xy, PointKind)], names: &[Name]) {
     let mut stairs = Vec::new();
     for (number, (at, _)) in front.iter().enumerate() {
         if number > 0 {
@@ -207,7 +239,10 @@ fn paint_front(canvas: &Canvas<'_>, frame: &Frame<'_>, front: &[(Xy, PointKind)]
         if *kind == PointKind::Offload {
             canvas.marker(0, *at, 7.0, Ink::Text, false);
         }
-        let label = (at.0 - 11.0, at.1 - 10.0);
+        let above = (at.0 - 11.0, at.1 - 10.0);
+        let below = (at.0 - 11.0, at.1 + 12.0);
+        let free = |label: Xy| names.iter().all(|name| !name.touches(label));
+        let Some(label) = [above, below].into_iter().find(|&label| free(label)) else { continue };
         if taken.is_none_or(|(x, y)| (label.0 - x).abs() > 14.0 || (label.1 - y).abs() > 12.0) {
             canvas.bold(&(number + 1).to_string(), label, 11.0, Ink::Text, Align::Centre);
             taken = Some(label);

@@ -65,7 +65,10 @@ pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
         .map(|candidate| (edits(name, candidate), *candidate))
-        .filter(|&(distance, _)| distance <= reach)
+        // What would replace every letter is not near.
+        .filter(|&(distance, candidate)| {
+            distance <= reach && distance < name.chars().count().max(candidate.chars().count())
+        })
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, candidate)| candidate)
 }

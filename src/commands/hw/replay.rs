@@ -27,7 +27,7 @@ use std::process::ExitCode;
     kvtier hw replay --model llama-3.1-8b --concurrency 8 --overlap hit-first --out runs/h100\n  \
     kvtier hw replay --prefetch next-ranked --overlap layer-ahead --set warm.size=64MiB\n  \
     kvtier hw replay --set time.launch=stream --set time.transfer=copy-batch\n  \
-    kvtier hw replay --machine mine.toml --set time.launch=stream --set time.transfer=auto\n  \
+    kvtier hw replay --machine machine.toml --set time.launch=stream --set time.transfer=auto\n  \
     kvtier hw replay --model llama-3.1-8b --weights multiplied")]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -30,9 +30,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if input.is_empty() {
         bail!("{}: holds none of parity.json, replays.json, roofline.json and check.json", folder.display());
     }
-    if let Some(parent) = args.out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))?;
-    }
+    output::make_folder_of(&args.out)?;
     table::write_file(&args.out, device_page(&input).as_bytes())?;
     output::say(format!("page: {}", args.out.display()));
     Ok(())

@@ -50,7 +50,7 @@ impl RawMetadata {
             pairs.into_iter().filter_map(|pair| Some((pair.key, pair.value?))).collect();
         let text = |key: &str| {
             texts.get(key).map(String::as_str).ok_or_else(|| {
-                let problem = format!("no `{key}` in the schema metadata; is this a raw recording?");
+                let problem = format!("no `{key}` in the schema metadata; is this a raw recording, as traces/FORMAT.md describes them?");
                 TraceError::import(path, problem)
             })
         };
