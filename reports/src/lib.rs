@@ -68,7 +68,8 @@ pub fn write(dir: &Path, input: &ReportInput<'_>) -> Result<Vec<PathBuf>, Report
     let rasteriser = raster::Rasteriser::new();
     for (view, plots) in views.charted.iter().zip(&charted) {
         for plot in plots {
-            let heading = [input.title, view.label.as_str()].map(str::trim);
+            let label = if plot.across { "" } else { view.label.as_str() };
+            let heading = [input.title, label].map(str::trim);
             let heading =
                 heading.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" · ");
             files.push((plot.file_name(view.number), rasteriser.png(plot, &heading)));

@@ -23,6 +23,8 @@ struct Page<'a> {
     version: &'a str,
     config: &'a str,
     summary: String,
+    /// Of several settings at once.
+    overview: Vec<Figure>,
     sections: Vec<Section>,
     uncharted: &'a [String],
     table: Table,
@@ -74,6 +76,12 @@ pub(crate) fn render(input: &ReportInput<'_>, views: &Views<'_>, plots: &[Vec<Pl
         version: input.version,
         config: input.config_toml,
         summary: summary(input.points),
+        overview: views
+            .charted
+            .iter()
+            .zip(plots)
+            .flat_map(|(view, plots)| plots.iter().filter(|plot| plot.across).map(|plot| figure(view, plot)))
+            .collect(),
         sections: views.charted.iter().zip(plots).map(|(view, plots)| section(view, plots)).collect(),
         uncharted: &views.uncharted,
         table: table(input.points),
@@ -86,30 +94,31 @@ pub(crate) fn render(input: &ReportInput<'_>, views: &Views<'_>, plots: &[Vec<Pl
     template.render(Serde(page)).expect("the compiled-in template renders")
 }
 
-fn section(view: &View<'_>, plots: &[Plot]) -> Section {
-    let figure = |plot: &Plot| {
-        let id = format!("{}-{}", plot.name, view.number);
-        let drawn = |drawing: &crate::canvas::Drawing, class: &str| {
-            drawing.inline(&format!("{id}-{class}"), class, &plot.title, &plot.caption)
-        };
-        let svg = drawn(&plot.wide, "wide") + "\n" + &drawn(&plot.narrow, "narrow");
-        let front = if plot.name == "throughput-memory" { throughput::front_rows(view) } else { Vec::new() };
-        Figure {
-            title: plot.title.clone(),
-            caption: plot.caption.clone(),
-            file: plot.file_name(view.number),
-            svg: Value::from_safe_string(svg),
-            front,
-            reference: throughput::front_reference(view),
-            id,
-        }
+fn figure(view: &View<'_>, plot: &Plot) -> Figure {
+    let id = format!("{}-{}", plot.name, view.number);
+    let drawn = |drawing: &crate::canvas::Drawing, class: &str| {
+        drawing.inline(&format!("{id}-{class}"), class, &plot.title, &plot.caption)
     };
+    let svg = drawn(&plot.wide, "wide") + "\n" + &drawn(&plot.narrow, "narrow");
+    let front = if plot.name == "throughput-memory" { throughput::front_rows(view) } else { Vec::new() };
+    Figure {
+        title: plot.title.clone(),
+        caption: plot.caption.clone(),
+        file: plot.file_name(view.number),
+        svg: Value::from_safe_string(svg),
+        front,
+        reference: throughput::front_reference(view),
+        id,
+    }
+}
+
+fn section(view: &View<'_>, plots: &[Plot]) -> Section {
     Section {
         number: view.number,
         label: view.label.clone(),
         points: figures::count(view.offload.len(), "point"),
         findings: findings(view),
-        figures: plots.iter().map(figure).collect(),
+        figures: plots.iter().filter(|plot| !plot.across).map(|plot| figure(view, plot)).collect(),
     }
 }
 

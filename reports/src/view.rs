@@ -25,6 +25,8 @@ pub(crate) struct View<'a> {
     pub number: usize,
     /// What sets it apart from the other views; empty where it is the only one.
     pub label: String,
+    /// Whether it is the first of its workload.
+    pub leads: bool,
     /// Points that ran, in input order.
     pub offload: Vec<&'a Point>,
     /// Points of the same workload under other settings, for throughput against memory.
@@ -127,7 +129,8 @@ pub(crate) fn views(points: &[Point]) -> Views<'_> {
             .iter()
             .filter(|point| point.kind != PointKind::Offload && speaks_for(&point.config, &key.0))
             .partition(|point| ran(point));
-        View { number: at + 1, label: label.clone(), offload, others, baselines, misfits }
+        let leads = keys.iter().position(|other| other.0 == key.0) == Some(at);
+        View { number: at + 1, label: label.clone(), leads, offload, others, baselines, misfits }
     });
     Views { charted: charted.collect(), uncharted: labels.iter().skip(MOST_CHARTED).cloned().collect() }
 }

@@ -237,7 +237,7 @@ fn views_are_kept_apart() {
     }
     let (page, plots, _dir) = report(&points);
     assert_eq!(page.matches("<section class=\"view\"").count(), 4);
-    assert_eq!(plots.len(), 20);
+    assert_eq!(plots.len(), 21, "five of each view, and one that compares settings");
     for label in [
         "machine h100-pcie5 · prefetch none · requests 6",
         "machine gh200 · prefetch next-ranked · requests 6",
@@ -245,6 +245,29 @@ fn views_are_kept_apart() {
     ] {
         assert!(page.contains(&format!("{label}</option>")), "no view {label}");
     }
+}
+
+/// What a sweep over admission or prefetch asks stands before the views: each setting once, the fastest first.
+#[test]
+fn settings_of_a_workload_are_compared_the_fastest_first() {
+    let mut points: Vec<Point> = ["none", "next-ranked", "oracle"]
+        .map(|prefetch| synthetic::point(&Choice { prefetch, ..PLAIN }))
+        .to_vec();
+    let faster = |point: &mut Point, by: u64| {
+        let TimeTally { compute_ns, stall_ns, launch_ns, wait_ns, total_ns, .. } = &mut point.time;
+        [compute_ns, stall_ns, launch_ns, wait_ns, total_ns].into_iter().for_each(|ns| *ns /= by);
+    };
+    faster(&mut points[1], 2);
+    faster(&mut points[2], 4);
+    let (page, plots, _dir) = report(&points);
+    assert!(plots.iter().any(|path| path.ends_with("settings.png")));
+    let start = page.find("Settings compared").unwrap();
+    assert!(start < page.find("<section class=\"view\"").unwrap());
+    let at = |name: &str| start + page[start..].find(name).unwrap();
+    assert!(at("prefetch oracle") < at("prefetch next-ranked"));
+    assert!(at("prefetch next-ranked") < at("prefetch none"));
+    let requests = [6, 24].map(|requests| synthetic::point(&Choice { requests, ..PLAIN }));
+    assert!(!report(&requests).0.contains("Settings compared"), "other loads are no other setting");
 }
 
 #[test]
@@ -262,9 +285,8 @@ fn one_point_without_baselines_is_a_report() {
     let mut point = synthetic::point(&PLAIN);
     point.decision_hash = String::new();
     let (page, plots, _dir) = report(&[point]);
-    assert_eq!(plots.len(), 5);
+    assert_eq!(plots.len(), 4, "one size is no curve");
     assert!(page.contains("lru misses with 64 slots"));
-    assert!(page.contains("Belady was not among the policies"));
     assert!(!page.contains("Does offload pay?") && !page.contains("NaN") && !page.contains("inf%"));
 }
 
@@ -333,8 +355,11 @@ fn misses_below_the_bound_are_drawn_and_explained() {
     let mut point = synthetic::point(&Choice { prefetch: "next-ranked", ..PLAIN });
     point.steady.policy = -500;
     point.steady.misses = point.steady.cold + point.steady.capacity - 500;
-    let (page, ..) = report(&[point]);
+    let mut larger = point.clone();
+    larger.config.slots = 128;
+    let (page, ..) = report(&[point, larger]);
     assert!(page.contains("save beyond demand-only Belady"));
+    assert!(page.contains("Belady was not among the policies"));
     assert!(page.contains("may fall below the demand-only bound"));
 }
 

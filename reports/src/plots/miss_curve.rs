@@ -29,7 +29,8 @@ pub(super) fn plot(view: &View<'_>) -> Option<Plot> {
         .iter()
         .map(|(policy, look, points)| Line { policy, look: *look, points: points.clone() })
         .collect();
-    if decisions.is_empty() {
+    // A size alone is no curve; what it misses is in the other plots.
+    if view.sizes().len() < 2 {
         return None;
     }
     let title = "Miss ratio against buffer size";

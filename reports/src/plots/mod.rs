@@ -4,6 +4,7 @@ mod breakdown;
 mod heatmap;
 mod miss_curve;
 mod miss_kinds;
+mod settings;
 pub(crate) mod throughput;
 
 use crate::canvas::{Align, Canvas, Drawing, Shape, text_width};
@@ -18,6 +19,8 @@ pub(crate) struct Plot {
     pub title: String,
     /// What one should see, one or two sentences.
     pub caption: String,
+    /// Whether it speaks of all settings of a workload, and not of one view.
+    pub across: bool,
     /// For a desktop, and for the PNG file.
     pub wide: Drawing,
     /// For a phone.
@@ -43,6 +46,7 @@ impl Plot {
             name,
             title: title.to_owned(),
             caption,
+            across: false,
             wide: drawing(Shape::Wide),
             narrow: drawing(Shape::Narrow),
         }
@@ -52,6 +56,7 @@ impl Plot {
 /// All plots that the view has data for.
 pub(crate) fn draw(view: &View<'_>) -> Vec<Plot> {
     let plots = [
+        settings::plot(view),
         miss_curve::plot(view),
         miss_kinds::plot(view),
         breakdown::plot(view),

@@ -1,0 +1,137 @@
+//! The settings of a workload against one another, everything else equal: what a sweep over admission, tiers or prefetch asks.
+
+use super::{Plot, legend};
+use crate::canvas::{Align, Canvas, Shape, Stroke, text_width};
+use crate::figures::{count, mean_step_ns, percent, ratio, step_parts, time, window_steps};
+use crate::theme::{Ink, STEP_INKS};
+use crate::view::{View, shown};
+use kvtier_sim::record::Point;
+use std::collections::BTreeMap;
+
+/// Settings that are drawn in each mode, the fastest first.
+const MOST: usize = 24;
+const ROW: f64 = 20.0;
+/// Where names are long, as they are on a phone, they stand above their bars.
+const TALL_ROW: f64 = 36.0;
+const HEADER: f64 = 30.0;
+
+/// The settings that ran in one overlap mode, fastest first.
+struct Panel<'a> {
+    overlap: &'a str,
+    rows: Vec<(String, &'a Point)>,
+}
+
+/// The plot, at the first view of a workload that has several settings.
+pub(super) fn plot(view: &View<'_>) -> Option<Plot> {
+    if !view.leads {
+        return None;
+    }
+    let points = || view.offload.iter().chain(&view.others).copied().filter(|p| p.time.total_ns > 0);
+    let shared = |point: &Point| (point.config.policy.clone(), point.config.slots, point.config.concurrency);
+    let mut numbers: BTreeMap<(String, u32, u32), usize> = BTreeMap::new();
+    points().for_each(|point| *numbers.entry(shared(point)).or_default() += 1);
+    // The policy, size and requests that most settings were run with; of several the first point's.
+    let most = *numbers.values().max()?;
+    let common = points().map(shared).find(|shared| numbers[shared] == most)?;
+    let mut left_out = 0;
+    let mut panels: Vec<Panel<'_>> = Vec::new();
+    for overlap in view.overlaps() {
+        let mut rows: Vec<(String, &Point)> = points()
+            .filter(|point| shared(point) == common && point.config.overlap == overlap)
+            .map(|point| (view.chosen(point), point))
+            .collect();
+        rows.sort_by_key(|(_, point)| mean_step_ns(point));
+        left_out += rows.len().saturating_sub(MOST);
+        rows.truncate(MOST);
+        if rows.len() > 1 {
+            panels.push(Panel { overlap, rows });
+        }
+    }
+    if panels.is_empty() {
+        return None;
+    }
+    let (policy, slots, requests) = common;
+    let config = &view.offload.first()?.config;
+    let place = format!("{} on {}, {}", shown(&config.trace), config.model, config.machine);
+    let mut caption = format!(
+        "{place}: mean time of a decode step under every setting with {policy}, {slots} slots and {}, the fastest first, and the \
+         share of the accesses that miss. Further below each setting is by itself, with its own policies and sizes.",
+        count(requests as usize, "request")
+    );
+    if left_out > 0 {
+        caption.push_str(&format!(" {} are slower and not drawn.", count(left_out, "setting")));
+    }
+    let rows: usize = panels.iter().map(|panel| panel.rows.len()).sum();
+    let height = |shape: Shape| {
+        shape.pick(34.0, 54.0) + panels.len() as f64 * HEADER + rows as f64 * row_height(&panels, shape)
+    };
+    let plot = Plot::new("settings", "Settings compared", caption, height, |canvas| paint(canvas, &panels));
+    Some(Plot { across: true, ..plot })
+}
+
+/// Width of the longest name, with room for a browser whose letters are wider.
+fn names(panels: &[Panel<'_>]) -> f64 {
+    let rows = panels.iter().flat_map(|panel| &panel.rows);
+    1.1 * rows.map(|(name, _)| text_width(name, 12.0)).fold(0.0, f64::max)
+}
+
+fn row_height(panels: &[Panel<'_>], shape: Shape) -> f64 {
+    if names(panels) + 10.0 > shape.width() * 0.4 { TALL_ROW } else { ROW }
+}
+
+fn paint(canvas: &Canvas<'_>, panels: &[Panel<'_>]) {
+    let height = row_height(panels, canvas.shape);
+    let left = if height == ROW { names(panels) + 10.0 } else { 4.0 };
+    let right = canvas.width() - canvas.shape.pick(160.0, 146.0);
+    let rows = || panels.iter().flat_map(|panel| &panel.rows);
+    let longest = rows().map(|(_, point)| mean_step_ns(point)).max().unwrap_or(1);
+    let scale = (right - left) / longest.max(1) as f64;
+    let parts = step_parts(&rows().next().expect("panels without rows are dropped").1.time);
+    let entries: Vec<_> = parts.iter().zip(STEP_INKS).map(|((name, _), ink)| (*name, ink)).collect();
+    legend(canvas, left, 10.0, &entries);
+    let mut y = canvas.shape.pick(24.0, 44.0);
+    for panel in panels {
+        canvas.bold(panel.overlap, (left, y + HEADER / 2.0 + 3.0), 12.0, Ink::Text, Align::Left);
+        y += HEADER;
+        for (name, point) in &panel.rows {
+            paint_row(canvas, (name, point), (y, height), (left, scale));
+            y += height;
+        }
+    }
+}
+
+fn paint_row(
+    canvas: &Canvas<'_>,
+    (name, point): (&str, &Point),
+    (y, height): (f64, f64),
+    (left, scale): (f64, f64),
+) {
+    let (from, at, align) = if height == ROW {
+        (y + 3.0, (left - 8.0, y + ROW / 2.0), Align::Right)
+    } else {
+        (y + 18.0, (left, y + 9.0), Align::Left)
+    };
+    let (top, bottom) = (from, y + height - 3.0);
+    canvas.text(name, at, 12.0, Ink::Text, align);
+    let steps = window_steps(point) as f64;
+    let mut x = left;
+    for ((_, ns), ink) in step_parts(&point.time).iter().zip(STEP_INKS) {
+        let end = x + *ns as f64 / steps * scale;
+        canvas.fill((x, top), (end, bottom), ink);
+        if end - x > 3.0 {
+            canvas.line(&[(end, top), (end, bottom)], Stroke { ink: Ink::Paper, width: 1.0 });
+        }
+        x = end;
+    }
+    let share = |ns: u64| percent(ratio(ns, point.time.total_ns));
+    let parts = step_parts(&point.time).map(|(name, ns)| format!("{name} {}", share(ns))).join(", ");
+    let step = time(mean_step_ns(point));
+    let missed = percent(point.steady.miss_ratio());
+    canvas.spot(
+        (0.0, y),
+        (canvas.width(), y + height),
+        &format!("{name}: {step} a step; {parts}; {missed} miss"),
+    );
+    let value = format!("{step} · {missed} miss");
+    canvas.text(&value, (x + 6.0, f64::midpoint(top, bottom)), 11.5, Ink::Muted, Align::Left);
+}
