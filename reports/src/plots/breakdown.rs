@@ -1,8 +1,8 @@
 //! Where the time of a step goes: compute, exposed stall, launch and wait, for a telling subset and the baselines.
 
-use super::{Plot, legend, telling};
+use super::{Plot, legend, step_bar, step_words, telling};
 use crate::canvas::{Align, Canvas, Stroke, text_width};
-use crate::figures::{mean_step_ns, percent, ratio, step_parts, time, window_steps};
+use crate::figures::{mean_step_ns, ratio, step_parts, time};
 use crate::theme::{BOUND, Ink, STEP_INKS};
 use crate::view::View;
 use kvtier_sim::record::{Point, PointKind};
@@ -132,16 +132,7 @@ fn paint_bar(
     let middle = y + ROW / 2.0;
     let (top, bottom) = (y + 3.0, y + ROW - 3.0);
     canvas.text(name, (left - 8.0, middle), 12.0, Ink::Text, Align::Right);
-    let steps = window_steps(point) as f64;
-    let mut x = left;
-    for ((_, ns), ink) in step_parts(&point.time).iter().zip(STEP_INKS) {
-        let end = (x + *ns as f64 / steps * scale).min(right);
-        canvas.fill((x, top), (end, bottom), ink);
-        if end - x > 3.0 {
-            canvas.line(&[(end, top), (end, bottom)], Stroke { ink: Ink::Paper, width: 1.0 });
-        }
-        x = end;
-    }
+    let x = step_bar(canvas, point, (left, right, scale), (top, bottom));
     let step = mean_step_ns(point);
     if step as f64 * scale > right - left + 1.0 {
         for shift in [14.0, 9.0] {
@@ -149,9 +140,7 @@ fn paint_bar(
             canvas.line(&[from, (right - shift + 6.0, top - 2.0)], Stroke { ink: Ink::Paper, width: 2.5 });
         }
     }
-    let share = |ns: u64| percent(ratio(ns, point.time.total_ns));
-    let parts = step_parts(&point.time).map(|(name, ns)| format!("{name} {}", share(ns))).join(", ");
-    canvas.spot((0.0, y), (canvas.width(), y + ROW), &format!("{name}: {} a step; {parts}", time(step)));
+    canvas.spot((0.0, y), (canvas.width(), y + ROW), &format!("{name}: {}", step_words(point)));
     let stall = ratio(point.time.stall_ns, point.time.total_ns);
     let value = match point.kind {
         PointKind::Offload => {

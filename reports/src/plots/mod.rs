@@ -7,9 +7,11 @@ mod miss_kinds;
 mod settings;
 pub(crate) mod throughput;
 
-use crate::canvas::{Align, Canvas, Drawing, Shape, text_width};
-use crate::theme::Ink;
+use crate::canvas::{Align, Canvas, Drawing, Shape, Stroke, text_width};
+use crate::figures::{mean_step_ns, percent, ratio, step_parts, time, window_steps};
+use crate::theme::{Ink, STEP_INKS};
 use crate::view::View;
+use kvtier_sim::record::Point;
 
 /// A plot in both widths, with its words.
 pub(crate) struct Plot {
@@ -88,6 +90,33 @@ fn legend(canvas: &Canvas<'_>, left: f64, top: f64, entries: &[(&str, Ink)]) -> 
         x += width;
     }
     y + 14.0
+}
+
+/// The parts of a point's mean step side by side, between `left` and `right`; returns where they end.
+fn step_bar(
+    canvas: &Canvas<'_>,
+    point: &Point,
+    (left, right, scale): (f64, f64, f64),
+    (top, bottom): (f64, f64),
+) -> f64 {
+    let steps = window_steps(point) as f64;
+    let mut x = left;
+    for ((_, ns), ink) in step_parts(&point.time).iter().zip(STEP_INKS) {
+        let end = (x + *ns as f64 / steps * scale).min(right);
+        canvas.fill((x, top), (end, bottom), ink);
+        if end - x > 3.0 {
+            canvas.line(&[(end, top), (end, bottom)], Stroke { ink: Ink::Paper, width: 1.0 });
+        }
+        x = end;
+    }
+    x
+}
+
+/// What a bar of [`step_bar`] says of itself: the mean step and the share of each part.
+fn step_words(point: &Point) -> String {
+    let share = |ns: u64| percent(ratio(ns, point.time.total_ns));
+    let parts = step_parts(&point.time).map(|(name, ns)| format!("{name} {}", share(ns))).join(", ");
+    format!("{} a step; {parts}", time(mean_step_ns(point)))
 }
 
 /// Moves labels apart so that neighbours keep a distance, staying within limits and near where they want to be.

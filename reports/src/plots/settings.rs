@@ -1,8 +1,8 @@
 //! The settings of a workload against one another, everything else equal: what a sweep over admission, tiers or prefetch asks.
 
-use super::{Plot, legend};
-use crate::canvas::{Align, Canvas, Shape, Stroke, text_width};
-use crate::figures::{count, mean_step_ns, percent, ratio, step_parts, time, window_steps};
+use super::{Plot, legend, step_bar, step_words};
+use crate::canvas::{Align, Canvas, Shape, text_width};
+use crate::figures::{count, mean_step_ns, percent, step_parts, time};
 use crate::theme::{Ink, STEP_INKS};
 use crate::view::{View, shown};
 use kvtier_sim::record::Point;
@@ -113,24 +113,13 @@ fn paint_row(
     };
     let (top, bottom) = (from, y + height - 3.0);
     canvas.text(name, at, 12.0, Ink::Text, align);
-    let steps = window_steps(point) as f64;
-    let mut x = left;
-    for ((_, ns), ink) in step_parts(&point.time).iter().zip(STEP_INKS) {
-        let end = x + *ns as f64 / steps * scale;
-        canvas.fill((x, top), (end, bottom), ink);
-        if end - x > 3.0 {
-            canvas.line(&[(end, top), (end, bottom)], Stroke { ink: Ink::Paper, width: 1.0 });
-        }
-        x = end;
-    }
-    let share = |ns: u64| percent(ratio(ns, point.time.total_ns));
-    let parts = step_parts(&point.time).map(|(name, ns)| format!("{name} {}", share(ns))).join(", ");
+    let x = step_bar(canvas, point, (left, f64::INFINITY, scale), (top, bottom));
     let step = time(mean_step_ns(point));
     let missed = percent(point.steady.miss_ratio());
     canvas.spot(
         (0.0, y),
         (canvas.width(), y + height),
-        &format!("{name}: {step} a step; {parts}; {missed} miss"),
+        &format!("{name}: {}; {missed} miss", step_words(point)),
     );
     let value = format!("{step} · {missed} miss");
     canvas.text(&value, (x + 6.0, f64::midpoint(top, bottom)), 11.5, Ink::Muted, Align::Left);
