@@ -230,3 +230,18 @@ fn a_refused_run_leaves_earlier_results_as_they_were() {
     sweep("trace=Cargo.toml").refused(&["Cargo.toml: not a Parquet file"]);
     assert!(files() == before, "results changed");
 }
+
+#[test]
+fn what_is_refused_makes_no_folder() {
+    let folder = Folder::new();
+    let out = folder.arg("new/curves.csv");
+    Outcome::of(["mrc", "nosuch.toml", "--out", &out]).refused(&["nosuch.toml"]);
+    Outcome::of(["mrc", "--slots", "1", "--out", &out]).refused(&["--slots"]);
+    let machine = folder.arg("new/machine.toml");
+    Outcome::of(["hw", "probe", "--base", "h9", "--out", &machine]).refused(&["--base h9"]);
+    Outcome::of(["hw", "probe", "--from", "nosuch.json", "--out", &machine]).refused(&["nosuch.json"]);
+    assert!(!folder.at("new").exists());
+    let from = concat!(env!("CARGO_MANIFEST_DIR"), "/hw/results/probe.json");
+    Outcome::of(["hw", "probe", "--from", from, "--out", &machine]).ended(0);
+    assert!(folder.at("new/machine.toml").exists());
+}

@@ -90,14 +90,16 @@ impl Figure {
         Figure { value: time.gigabytes_per_second(bytes), spread: time.relative() }
     }
 
-    /// Of figures taken apart the one in the middle.
+    /// Of figures taken apart the one in the middle; its spread is that of the rounds, if they lie further apart than it says.
     ///
     /// # Panics
     /// If there is none.
     pub(crate) fn middle(rounds: impl IntoIterator<Item = Figure>) -> Figure {
         let mut rounds: Vec<Figure> = rounds.into_iter().collect();
         rounds.sort_by(|a, b| a.value.total_cmp(&b.value));
-        rounds[rounds.len() / 2]
+        let Figure { value, spread } = rounds[rounds.len() / 2];
+        let apart = (rounds[rounds.len() - 1].value - rounds[0].value) / value;
+        Figure { value, spread: spread.max(apart) }
     }
 
     /// A length of host time per call, ns, out of repeats of `calls` calls each.

@@ -157,6 +157,15 @@ fn labels(keys: &[(Vec<Setting>, Vec<Setting>)]) -> Vec<String> {
     flat.iter().map(label).collect()
 }
 
+/// Overlap modes of some points, the plainest first.
+pub(crate) fn overlaps<'a>(points: impl Iterator<Item = &'a Point>) -> Vec<&'a str> {
+    let modes: BTreeSet<&str> = points.map(|point| point.config.overlap.as_str()).collect();
+    let mut modes: Vec<&str> = modes.into_iter().collect();
+    let order = ["serial", "hit-first", "layer-ahead", "two-batch"];
+    modes.sort_by_key(|mode| order.iter().position(|known| known == mode).unwrap_or(order.len()));
+    modes
+}
+
 /// A value as text that can be seen even where it is empty.
 pub(crate) fn shown(value: &str) -> &str {
     if value.is_empty() { "none" } else { value }
@@ -188,11 +197,7 @@ impl<'a> View<'a> {
 
     /// Overlap modes that occur, the plainest first.
     pub(crate) fn overlaps(&self) -> Vec<&'a str> {
-        let modes: BTreeSet<&str> = self.offload.iter().map(|point| point.config.overlap.as_str()).collect();
-        let mut modes: Vec<&str> = modes.into_iter().collect();
-        let order = ["serial", "hit-first", "layer-ahead", "two-batch"];
-        modes.sort_by_key(|mode| order.iter().position(|known| known == mode).unwrap_or(order.len()));
-        modes
+        overlaps(self.offload.iter().copied())
     }
 
     /// The points that stand for the decisions of each (policy, slots), by policy name, then slots: the decisions do

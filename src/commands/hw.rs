@@ -73,9 +73,6 @@ fn run_probe(args: &ProbeArgs) -> anyhow::Result<()> {
         (Some(kind), Some(stem)) if kind == "toml" => stem.to_string_lossy().into_owned(),
         _ => bail!("--out {}: a machine file is named NAME.toml", args.out.display()),
     };
-    for file in args.figures.iter().chain([&args.out]) {
-        output::make_folder_of(file)?;
-    }
     let known = |base: &str| MACHINES.iter().any(|(preset, _)| *preset == base);
     if let Some(base) = args.base.as_deref().filter(|base| !known(base)) {
         let names: Vec<&str> = MACHINES.iter().map(|(preset, _)| *preset).collect();
@@ -85,6 +82,7 @@ fn run_probe(args: &ProbeArgs) -> anyhow::Result<()> {
         Some(path) => read(path)?,
         None => measure(args)?,
     };
+    output::make_folder_of(&args.out)?;
     let base = args.base.as_deref().unwrap_or_else(|| probe::nearest_preset(&taken.device.name));
     let file = taken.machine_file(&name, base);
     table::write_file(&args.out, file.text.as_bytes())?;
@@ -108,6 +106,9 @@ fn measure(args: &ProbeArgs) -> anyhow::Result<Taken> {
         bail!("--pinned {}: a probe pins at least 1 GiB", args.pinned);
     }
     let device = Device::open()?;
+    for file in args.figures.iter().chain([&args.out]) {
+        output::make_folder_of(file)?;
+    }
     let probe = probe::run(&device, usize::try_from(pinned.0)?)?;
     let taken = Taken { device: device.info().clone(), date: today(), probe };
     if let Some(path) = &args.figures {

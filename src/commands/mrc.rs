@@ -63,11 +63,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|text| text.parse().map_err(|wrong: String| anyhow::anyhow!("--slots: {wrong}")))
         .collect::<anyhow::Result<_>>()?;
-    args.out.as_deref().map_or(Ok(()), output::make_folder_of)?;
     let blueprint = blueprint(&args)?;
     let recording = Recording::decode(&blueprint.config.trace, &blueprint.view, args.run.memory)?;
     let run = blueprint.lower(&recording)?;
     let sizes = sizes(&args, &slots, &run)?;
+    args.out.as_deref().map_or(Ok(()), output::make_folder_of)?;
     let future = match policies.iter().any(|policy| policy.needs_future()) {
         true => Some(Future::build(&recording, args.run.memory)?),
         false => None,

@@ -141,5 +141,7 @@ fn a_part_of_a_recording_converts() {
     says(base, &files("topk"), "ranks start at 0");
     let trace = sample("smollm2-pages.parquet");
     let error = convert_recordings(&[trace], &[], &output, &options).unwrap_err().to_string();
-    assert!(error.contains("is this a raw recording?"), "{error}");
+    assert!(error.contains("is this a raw recording,"), "{error}");
+    let error = convert_recordings(&files("next"), &[], &output, &options).unwrap_err().to_string();
+    assert!(error.contains("ranks start at 32 and not at 0"), "{error}");
 }

@@ -292,6 +292,9 @@ mod tests {
         let cluster = |streams| Cut::of(16, streams, 2048).cluster;
         assert_eq!([1, 8, 24, 32, 64, 80, 128, 512].map(cluster), [8, 8, 4, 2, 1, 4, 1, 4]);
         assert_eq!([Cut::of(64, 512, 2048), Cut::of(16, 512, 2048)].map(|cut| cut.stages), [1, 2]);
+        let fits_at_once = Cut::of(64, 256, 2048);
+        assert_eq!((fits_at_once.stages, fits_at_once.cluster, fits_at_once.whole(256)), (1, 1, 0));
+        assert_eq!([(64, 247), (16, 256), (64, 265)].map(|(page, n)| Cut::of(page, n, 2048).last), [48; 3]);
         let short = Cut::of(16, 192, 528);
         assert_eq!((short.stages, short.cluster, short.whole(192)), (1, 1, 0));
         for cuts in [CUTS, SHORT_CUTS] {

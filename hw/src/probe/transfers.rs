@@ -45,6 +45,7 @@ pub(super) struct Round {
 
 /// Of each row the round in the middle.
 pub(super) fn in_the_middle(rounds: &[Round]) -> Vec<TransferRow> {
+    assert!(rounds.iter().all(|round| round.rows.len() == rounds[0].rows.len()), "rounds have the same rows");
     let row = |(at, row): (usize, &TransferRow)| {
         let time = Spread::middle(rounds.iter().map(|round| round.rows[at].time));
         TransferRow { time, ..row.clone() }

@@ -66,16 +66,23 @@ fn in_rounds(
     let before = bench.rows.len();
     (0..ROUNDS).try_for_each(|_| section(bench, link))?;
     let all = bench.rows.split_off(before);
-    let rows = all.len() / ROUNDS;
-    bench.rows.extend((0..rows).map(|at| {
-        let mut rounds: Vec<Row> = all.iter().skip(at).step_by(rows).cloned().collect();
+    bench.rows.extend(in_the_middle(&all, ROUNDS));
+    Ok(())
+}
+
+/// Of rows measured round after round, each row's round whose ratio is in the middle, with the extremes of all.
+fn in_the_middle(all: &[Row], rounds: usize) -> Vec<Row> {
+    assert!(all.len().is_multiple_of(rounds), "every round has the same rows");
+    let rows = all.len() / rounds;
+    let middle = |at: usize| {
+        let mut rounds: Vec<&Row> = all.iter().skip(at).step_by(rows).collect();
+        assert!(rounds.iter().all(|row| row.kernel == rounds[0].kernel), "every round has the same rows");
         rounds.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
         let times: Vec<Spread> = rounds.iter().map(|row| row.time).collect();
-        let mut middle = rounds.swap_remove(ROUNDS / 2);
-        middle.time = Spread::around(&times, middle.time.median_ps);
-        middle
-    }));
-    Ok(())
+        let middle = rounds[rounds.len() / 2];
+        Row { time: Spread::around(&times, middle.time.median_ps), ..middle.clone() }
+    };
+    (0..rows).map(middle).collect()
 }
 
 /// Blocks of 2 KiB and more from 4 GiB, at several totals and widths of the grid.
@@ -261,4 +268,36 @@ fn beside_attention(bench: &mut Bench, link: &mut Link) -> Result<(), HwError> {
         bench.duration("overlap", shape, overlap.together, longer, Some(1.0 / 1.10));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvtier_units::Nanos;
+
+    #[test]
+    fn each_row_has_its_own_round_in_the_middle() {
+        let row = |kernel: &str, ratio: f64, ns: u64| Row {
+            kernel: kernel.into(),
+            shape: String::new(),
+            achieved: ratio,
+            unit: "GB/s",
+            against: "large copy",
+            reference: 1.0,
+            ratio,
+            goal: None,
+            time: Spread::of(vec![Nanos(ns)]),
+        };
+        let rounds =
+            [("a", 0.9, 10), ("b", 0.3, 31), ("a", 0.5, 20), ("b", 0.8, 30), ("a", 0.8, 12), ("b", 0.7, 33)];
+        let rows = in_the_middle(&rounds.map(|(kernel, ratio, ns)| row(kernel, ratio, ns)), 3);
+        let found: Vec<_> = rows.iter().map(|row| (row.kernel.as_str(), row.ratio, row.time)).collect();
+        let time = |median: u64, min: u64, max: u64| Spread {
+            median_ps: median * 1000,
+            min_ps: min * 1000,
+            max_ps: max * 1000,
+            repeats: 3,
+        };
+        assert_eq!(found, [("a", 0.8, time(12, 10, 20)), ("b", 0.7, time(33, 30, 33))]);
+    }
 }

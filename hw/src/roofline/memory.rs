@@ -111,22 +111,23 @@ mod tests {
 
     #[test]
     fn each_ceiling_has_a_middle_of_its_own() {
-        let round = |by: f64, to_device: f64| Ceilings {
-            copy: by,
-            read: 2.0 * by,
+        let spread = CeilingSpread { copy: 0.1, read: 0.2, to_device: 0.3, to_host: 0.4, graph_node: 0.5 };
+        let round = |[copy, read, to_device, to_host, graph_node]: [f64; 5]| Ceilings {
+            copy,
+            read,
             to_device,
-            to_host: 55.0,
-            graph_node: 0.8,
-            spread: CeilingSpread {
-                copy: 0.1,
-                read: 0.1,
-                to_device: to_device / 100.0,
-                to_host: 0.1,
-                graph_node: 0.1,
-            },
+            to_host,
+            graph_node,
+            spread,
         };
-        let middle = Ceilings::middle(&[round(3.0, 42.0), round(1.0, 55.0), round(2.0, 54.0)]);
-        assert_eq!([middle.copy, middle.read, middle.to_device], [2.0, 4.0, 54.0]);
-        assert_eq!(middle.spread.to_device, 0.54);
+        let rounds =
+            [[10.0, 21.0, 42.0, 55.0, 8.0], [12.0, 20.0, 55.0, 11.0, 9.0], [11.0, 22.0, 54.0, 50.0, 7.0]];
+        let middle = Ceilings::middle(&rounds.map(round));
+        let values = [middle.copy, middle.read, middle.to_device, middle.to_host, middle.graph_node];
+        assert_eq!(values, [11.0, 21.0, 54.0, 50.0, 8.0]);
+        // Where rounds lie further apart than the repeats of one, that is the spread.
+        let CeilingSpread { copy, read, to_device, to_host, graph_node } = middle.spread;
+        assert_eq!([copy, read, to_device, graph_node], [2.0 / 11.0, 0.2, 0.3, 0.5]);
+        assert_eq!(to_host, 44.0 / 50.0);
     }
 }

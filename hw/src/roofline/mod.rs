@@ -152,7 +152,9 @@ pub fn run(
 ) -> Result<Table, HwError> {
     let stream = Stream::new(device)?;
     let dense = Dense::load(device)?;
-    let ceilings = ceilings(device, &stream, &dense)?;
+    // Everything is held against them, and neighbours slow the link for a while: three times, and the middle of each counts.
+    let rounds = (0..3).map(|_| ceilings(device, &stream, &dense)).collect::<Result<Vec<_>, _>>()?;
+    let ceilings = Ceilings::middle(&rounds);
     let mut bench = Bench {
         device: device.clone(),
         stream,

@@ -4,7 +4,7 @@ use super::{Plot, legend, step_bar, step_words};
 use crate::canvas::{Align, Canvas, Shape, text_width};
 use crate::figures::{count, mean_step_ns, percent, step_parts, time};
 use crate::theme::{Ink, STEP_INKS};
-use crate::view::{View, shown};
+use crate::view::{View, overlaps, shown};
 use kvtier_sim::record::Point;
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ pub(super) fn plot(view: &View<'_>) -> Option<Plot> {
     let common = points().map(shared).find(|shared| numbers[shared] == most)?;
     let mut left_out = 0;
     let mut panels: Vec<Panel<'_>> = Vec::new();
-    for overlap in view.overlaps() {
+    for overlap in overlaps(points()) {
         let mut rows: Vec<(String, &Point)> = points()
             .filter(|point| shared(point) == common && point.config.overlap == overlap)
             .map(|point| (view.chosen(point), point))
@@ -59,7 +59,7 @@ pub(super) fn plot(view: &View<'_>) -> Option<Plot> {
         count(requests as usize, "request")
     );
     if left_out > 0 {
-        caption.push_str(&format!(" {} are slower and not drawn.", count(left_out, "setting")));
+        caption.push_str(&format!(" Slower ones are not drawn: {}.", count(left_out, "bar")));
     }
     let rows: usize = panels.iter().map(|panel| panel.rows.len()).sum();
     let height = |shape: Shape| {

@@ -79,18 +79,6 @@ impl SlotQueues {
         self.lengths[usize::from(queue) % MOST] += 1;
     }
 
-    /// Moves the slot from the queue that it stands in to the front of another, or of the same.
-    #[inline(always)]
-    pub fn move_front(&mut self, queue: u8, slot: Slot) {
-        let Node { ahead, behind, queue: from } = self.nodes[slot.index()];
-        debug_assert_ne!(from, NOWHERE, "a slot is moved from a queue");
-        self.nodes[ahead as usize].behind = behind;
-        self.nodes[behind as usize].ahead = ahead;
-        self.lengths[usize::from(from) % MOST] -= 1;
-        self.lengths[usize::from(queue) % MOST] += 1;
-        self.link_front(queue, slot);
-    }
-
     #[inline(always)]
     fn link_front(&mut self, queue: u8, slot: Slot) {
         let sentinel = self.sentinel(queue);

@@ -203,6 +203,13 @@ impl Pairs {
 
     fn advance(&mut self) -> Result<bool, TraceError> {
         let more = self.selected_rows.next(&mut self.selected)?;
+        if more && self.selected.first_rank != 0 {
+            let RawSelection { request, step, layer, kv_head, first_rank, .. } = &self.selected;
+            let problem = format!(
+                "request {request}, step {step}, layer {layer}, kv_head {kv_head}: ranks start at {first_rank} and not at 0"
+            );
+            return Err(TraceError::import(self.selected_rows.path(), problem));
+        }
         let Some(next_rows) = &mut self.next_rows else { return Ok(more) };
         let next_more = next_rows.next(&mut self.next)?;
         if more != next_more || (more && !self.selected.same_place(&self.next)) {

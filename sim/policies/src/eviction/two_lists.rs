@@ -113,6 +113,7 @@ impl TwoLists {
     /// The oldest slot of a list, which is not empty.
     #[inline(always)]
     pub(super) fn back(&self, list: u8) -> Slot {
+        debug_assert!(self.len(list) > 0, "an empty list has no oldest slot");
         Slot(self.nodes[self.sentinel(list) as usize].ahead)
     }
 
@@ -123,5 +124,57 @@ impl TwoLists {
         std::iter::successors(newer(self.sentinel(list)), |&at| newer(at))
             .map(Slot)
             .find(|&slot| !pins.holds(slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_oldest_evictable_is_found_past_pins() {
+        let mut lists = TwoLists::new(3);
+        (0..3).for_each(|slot| lists.push_front(1, Slot(slot)));
+        let pins = |stamps: &'static [u32]| Pins { stamps, epoch: 1 };
+        assert_eq!(lists.oldest_evictable(1, &pins(&[0, 0, 0])), Some(Slot(0)));
+        assert_eq!(lists.oldest_evictable(1, &pins(&[1, 1, 0])), Some(Slot(2)));
+        assert_eq!(lists.oldest_evictable(1, &pins(&[1, 1, 1])), None);
+        assert_eq!(lists.oldest_evictable(0, &pins(&[0, 0, 0])), None);
+    }
+
+    proptest! {
+        #[test]
+        fn agree_with_vectors(moves in prop::collection::vec((0u32..7, 0u8..3), 0..80)) {
+            let mut lists = TwoLists::new(7);
+            let mut model = [Vec::new(), Vec::new()];
+            for (slot, to) in moves {
+                let stood = model.iter().position(|list| list.contains(&slot));
+                model.iter_mut().for_each(|list| list.retain(|&member| member != slot));
+                match (to, stood) {
+                    (2, Some(_)) => lists.remove(Slot(slot)),
+                    (2, None) => {}
+                    (list, Some(_)) => lists.move_front(list, Slot(slot)),
+                    (list, None) => lists.push_front(list, Slot(slot)),
+                }
+                if to < 2 {
+                    model[usize::from(to)].push(slot);
+                }
+                for (list, model) in (0u8..).zip(&model) {
+                    prop_assert_eq!(lists.len(list) as usize, model.len());
+                    // From the oldest on, as victims are looked for.
+                    let stamps = &mut [0u32; 7];
+                    for &oldest in model {
+                        let pins = Pins { stamps: &stamps[..], epoch: 1 };
+                        prop_assert_eq!(lists.oldest_evictable(list, &pins), Some(Slot(oldest)));
+                        prop_assert_eq!(lists.list_of(Slot(oldest)), list);
+                        stamps[oldest as usize] = 1;
+                    }
+                    if let Some(&oldest) = model.first() {
+                        prop_assert_eq!(lists.back(list), Slot(oldest));
+                    }
+                }
+            }
+        }
     }
 }
