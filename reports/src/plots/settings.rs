@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 /// Settings that are drawn in each mode, the fastest first.
 const MOST: usize = 24;
 const ROW: f64 = 20.0;
-/// Where names are long, as they are on a phone, they stand above their bars.
-const TALL_ROW: f64 = 36.0;
+/// Where names are long, as they are on a phone, they stand above their bars, in lines of this height.
+const LINE: f64 = 16.0;
 const HEADER: f64 = 30.0;
 
 /// The settings that ran in one overlap mode, fastest first.
@@ -63,7 +63,9 @@ pub(super) fn plot(view: &View<'_>) -> Option<Plot> {
     }
     let rows: usize = panels.iter().map(|panel| panel.rows.len()).sum();
     let height = |shape: Shape| {
-        shape.pick(34.0, 54.0) + panels.len() as f64 * HEADER + rows as f64 * row_height(&panels, shape)
+        shape.pick(34.0, 54.0)
+            + panels.len() as f64 * HEADER
+            + rows as f64 * row_height(lines_above(&panels, shape))
     };
     let plot = Plot::new("settings", "Settings compared", caption, height, |canvas| paint(canvas, &panels));
     Some(Plot { across: true, ..plot })
@@ -75,13 +77,37 @@ fn names(panels: &[Panel<'_>]) -> f64 {
     1.1 * rows.map(|(name, _)| text_width(name, 12.0)).fold(0.0, f64::max)
 }
 
-fn row_height(panels: &[Panel<'_>], shape: Shape) -> f64 {
-    if names(panels) + 10.0 > shape.width() * 0.4 { TALL_ROW } else { ROW }
+/// Lines of each name above its bar; none where names stand beside them.
+fn lines_above(panels: &[Panel<'_>], shape: Shape) -> usize {
+    if names(panels) + 10.0 <= shape.width() * 0.4 {
+        return 0;
+    }
+    let rows = panels.iter().flat_map(|panel| &panel.rows);
+    rows.map(|(name, _)| wrapped(name, shape.width()).len()).max().unwrap_or(0)
+}
+
+fn row_height(lines: usize) -> f64 {
+    ROW + lines as f64 * LINE
+}
+
+/// The settings of a name in lines that fit the width.
+fn wrapped(name: &str, width: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for setting in name.split(" · ") {
+        match lines.last_mut() {
+            Some(line) if 1.1 * text_width(&format!("{line} · {setting}"), 12.0) + 8.0 <= width => {
+                *line = format!("{line} · {setting}");
+            }
+            _ => lines.push(setting.to_owned()),
+        }
+    }
+    lines
 }
 
 fn paint(canvas: &Canvas<'_>, panels: &[Panel<'_>]) {
-    let height = row_height(panels, canvas.shape);
-    let left = if height == ROW { names(panels) + 10.0 } else { 4.0 };
+    let lines = lines_above(panels, canvas.shape);
+    let height = row_height(lines);
+    let left = if lines == 0 { names(panels) + 10.0 } else { 4.0 };
     let right = canvas.width() - canvas.shape.pick(160.0, 146.0);
     let rows = || panels.iter().flat_map(|panel| &panel.rows);
     let longest = rows().map(|(_, point)| mean_step_ns(point)).max().unwrap_or(1);
@@ -94,7 +120,7 @@ fn paint(canvas: &Canvas<'_>, panels: &[Panel<'_>]) {
         canvas.bold(panel.overlap, (left, y + HEADER / 2.0 + 3.0), 12.0, Ink::Text, Align::Left);
         y += HEADER;
         for (name, point) in &panel.rows {
-            paint_row(canvas, (name, point), (y, height), (left, scale));
+            paint_row(canvas, (name, point), (y, lines), (left, scale));
             y += height;
         }
     }
@@ -103,16 +129,21 @@ fn paint(canvas: &Canvas<'_>, panels: &[Panel<'_>]) {
 fn paint_row(
     canvas: &Canvas<'_>,
     (name, point): (&str, &Point),
-    (y, height): (f64, f64),
+    (y, lines): (f64, usize),
     (left, scale): (f64, f64),
 ) {
-    let (from, at, align) = if height == ROW {
-        (y + 3.0, (left - 8.0, y + ROW / 2.0), Align::Right)
+    let height = row_height(lines);
+    let (top, bottom) = (y + 3.0 + lines as f64 * LINE, y + height - 3.0);
+    if lines == 0 {
+        canvas.text(name, (left - 8.0, y + ROW / 2.0), 12.0, Ink::Text, Align::Right);
     } else {
-        (y + 18.0, (left, y + 9.0), Align::Left)
-    };
-    let (top, bottom) = (from, y + height - 3.0);
-    canvas.text(name, at, 12.0, Ink::Text, align);
+        let above = wrapped(name, canvas.width());
+        // The last line stands right above the bar.
+        for (line, up) in above.iter().rev().zip(0..) {
+            let at = (left, top - 8.0 - f64::from(up) * (LINE - 2.0));
+            canvas.text(line, at, 12.0, Ink::Text, Align::Left);
+        }
+    }
     let x = step_bar(canvas, point, (left, f64::INFINITY, scale), (top, bottom));
     let step = time(mean_step_ns(point));
     let missed = percent(point.steady.miss_ratio());
@@ -123,4 +154,18 @@ fn paint_row(
     );
     let value = format!("{step} · {missed} miss");
     canvas.text(&value, (x + 6.0, f64::midpoint(top, bottom)), 11.5, Ink::Muted, Align::Left);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_do_not_fit_go_on_below() {
+        let name = "demotion utility, promoting · tiers host 512 MiB + cxl 256 MiB + nvme 2 GiB · seed 3";
+        assert_eq!(wrapped(name, 4000.0), [name]);
+        let lines = wrapped(name, 360.0);
+        assert_eq!(lines.join(" · "), name);
+        assert!(lines.len() == 2 && lines[0] == "demotion utility, promoting", "{lines:?}");
+    }
 }
